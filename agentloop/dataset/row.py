@@ -1,0 +1,72 @@
+"""Training rows: what builders make of trees and trainers take, without any tokenising in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a row came from: enough to find the tree, the turns, the verdicts and the stage again.
+
+    Attributes:
+        tree: Id of the tree.
+        turns: Ids of the turns of the segment, in order.
+        verdicts: Names of the critics whose verdicts selected or shaped the row.
+        stage: Id of the build stage.
+        iteration: Iteration in which the row was built.
+    """
+
+    tree: str
+    turns: tuple[str, ...]
+    verdicts: tuple[str, ...] = ()
+    stage: str = ""
+    iteration: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One segment to train on.
+
+    Attributes:
+        id: Stable name, a hash of content and provenance.
+        input_ids: Ids exactly as the model saw and produced them; shape (T,).
+        mask: 1 where the id is trained on (the model's own tokens, stop token included), else 0; shape (T,).
+        logprobs: Behaviour log-probabilities at masked positions, 0.0 elsewhere; shape (T,); None for authored rows.
+        weight: Weight of the row in the loss.
+        role: Role whose adapter learns it.
+        task: Id of the task, so that rows of a task can be grouped and capped.
+        reward: Return of the episode.
+        authored: Whether any trained id was written rather than sampled.
+        adapter: Versioned name of the adapter that sampled it, or "base".
+        temperature: Temperature it was sampled at.
+        provenance: Where it came from.
+    """
+
+    id: str
+    input_ids: tuple[int, ...]
+    mask: tuple[int, ...]
+    logprobs: tuple[float, ...] | None
+    role: str
+    task: str
+    reward: float
+    authored: bool
+    adapter: str
+    temperature: float
+    provenance: Provenance
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.input_ids), len(self.mask)} | ({len(self.logprobs)} if self.logprobs is not None else set())
+        if len(lengths) != 1:
+            raise ValueError(f"row {self.id}: ids, mask and log-probabilities differ in length: {sorted(lengths)}")
+
+
+class RowSource(Protocol):
+    """Anything that trainers can read rows from: a Parquet artifact, a mix of several, a list in a test."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Row]: ...

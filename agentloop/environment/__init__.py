@@ -1,0 +1,1 @@
+"""The environment protocol, typed tools, discovery, and adapters for other ecosystems' environments."""
