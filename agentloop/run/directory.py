@@ -81,9 +81,7 @@ class RunDirectory:
 
     def write_metrics(self) -> None:
         """Write `metrics.jsonl` anew from the journal, so that a measurement is there once whatever was killed when."""
-        lines = [
-            json.dumps(measurement, sort_keys=True) for entry in self.journal.finished_entries() for measurement in entry.measurements
-        ]
+        lines = [json.dumps(measurement, sort_keys=True) for entry in self.journal.finished_entries() for measurement in entry.measurements]
         write_text(self.metrics, "".join(line + "\n" for line in lines))
 
     def read_metrics(self) -> list[dict[str, Any]]:
@@ -113,7 +111,9 @@ def locked(path: Path) -> Iterator[RunDirectory]:
     except Timeout:
         pid = owner.read_text().strip() if owner.exists() else "unknown"
         raise Mistake(
-            f"another process (pid {pid}) is working in this run", file=str(path), expected="one process a run; wait for it, or use another --out"
+            f"another process (pid {pid}) is working in this run",
+            file=str(path),
+            expected="one process a run; wait for it, or use another --out",
         ) from None
     try:
         owner.write_text(f"{os.getpid()}\n")

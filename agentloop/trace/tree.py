@@ -115,9 +115,7 @@ class Turn:
         if (self.extends is None) == (self.fresh is None):
             raise ValueError(f"turn {self.id}: exactly one of extends={self.extends!r} and fresh={self.fresh!r} must be set")
         if self.logprobs is not None and len(self.logprobs) != len(self.completion_ids):
-            raise ValueError(
-                f"turn {self.id}: {len(self.logprobs)} log-probabilities for {len(self.completion_ids)} completion ids"
-            )
+            raise ValueError(f"turn {self.id}: {len(self.logprobs)} log-probabilities for {len(self.completion_ids)} completion ids")
 
     @property
     def authored(self) -> bool:

@@ -65,6 +65,8 @@ def test_roles_do_not_mix() -> None:
         (0.4, Incumbent("new", 0.6), 0.0, True),
     ],
 )
-def test_the_gate_adopts_only_what_beats_the_incumbent_by_the_margin(value: float, incumbent: Incumbent, margin: float, adopted: bool) -> None:
+def test_the_gate_adopts_only_what_beats_the_incumbent_by_the_margin(
+    value: float, incumbent: Incumbent, margin: float, adopted: bool
+) -> None:
     result = decide(candidate="new", value=value, incumbent=incumbent, margin=margin)
     assert result == (Incumbent("new", value) if adopted else incumbent)

@@ -1,0 +1,74 @@
+"""The report's figures follow from the journal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agentloop.report.html import render
+from agentloop.report.summary import summarise
+from agentloop.run.directory import RunDirectory
+from agentloop.run.journal import Entry, Output
+
+
+def measured(iteration: str, adapter: str, value: float, split: str = "dev") -> Entry:
+    measurement = {
+        "iteration": iteration, "stage": "dev", "split": split, "adapter": adapter, "name": "success", "value": value, "low": value - 0.1, "high": value + 0.1, "n": 100,
+    }  # fmt: skip
+    return Entry(
+        "finished",
+        f"{iteration}/dev",
+        measurements=(measurement,),
+        tokens={"generated": 50},
+        failures={"environment.step": 2},
+        seconds=3.0,
+        about={"kind": "evaluate"},
+    )
+
+
+def run(tmp_path: Path) -> RunDirectory:
+    directory = RunDirectory(tmp_path)
+    directory.journal.append(Entry("run", "", about={"name": "demo", "model": "tiny", "environment": "calculator"}))
+    directory.journal.append(measured("000", "base", 0.25))
+    trained = Entry(
+        "finished",
+        "000/train",
+        outputs={"actor": Output("adapter", "a", "h", 0)},
+        tokens={"trained": 70},
+        seconds=9.0,
+        about={"kind": "train", "waits": {"engine start": 4.0}},
+    )
+    directory.journal.append(trained)
+    directory.journal.append(measured("001", "actor-000-abc", 0.75))
+    return directory
+
+
+def test_times_tokens_and_failures_add_up(tmp_path: Path) -> None:
+    summary = summarise(run(tmp_path))
+    assert summary.seconds == {"evaluate": 6.0, "train": 5.0, "engine start": 4.0}
+    assert summary.tokens == {"generated": 100, "trained": 70}
+    assert summary.failures == {"environment.step": 4}
+    assert [(point.label, point.value) for point in summary.of("success")] == [("base", 0.25), ("iteration 2", 0.75)]
+
+
+def test_a_stage_that_ran_twice_counts_once(tmp_path: Path) -> None:
+    directory = run(tmp_path)
+    directory.journal.append(Entry("failed", "002/dev", message="out of memory", seconds=1.0, about={"kind": "evaluate"}))
+    assert summarise(directory).state == "failed: out of memory"
+    directory.journal.append(measured("002", "actor-001-abc", 0.8))
+    assert [line.event for line in summarise(directory).stages] == ["finished"] * 4
+
+
+def test_what_an_environment_says_cannot_become_markup(tmp_path: Path) -> None:
+    directory = run(tmp_path)
+    attack = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+    directory.journal.append(Entry("failed", "003/dev", message=attack))
+    page = render(summarise(directory), [])
+    assert "<script>" not in page and "<img" not in page
+    assert "&lt;script&gt;alert(1)" in page
+
+
+def test_the_report_needs_no_other_file(tmp_path: Path) -> None:
+    page = render(summarise(run(tmp_path)), [])
+    assert "<svg" in page
+    for outside in ("src=", "<link", "@import", "url(http"):
+        assert outside not in page
