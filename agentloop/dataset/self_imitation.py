@@ -1,0 +1,94 @@
+"""Self-imitation: train on one's own best trajectories (rejection sampling, expert iteration; ReST-EM, arXiv:2312.06585; STaR, arXiv:2203.14465).
+
+Of each tree, the trajectories whose return is at least `min_reward` and whose episode the environment ended: an episode that was cut short or that broke
+is no example of how to finish. Of trajectories that did the same (the same completion ids, turn by turn) the first is kept; of the rest the `best` by
+return, then by fewer turns, then in the order of the tree. Each segment of a kept trajectory is a row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from agentloop.dataset.row import Row
+from agentloop.dataset.segment_row import segment_row
+from agentloop.trace.tree import Tree, Turn
+
+OVERFLOW_REASONS = ("window", "summary")
+"""Reasons of a fresh context that come from the overflow policy: the model saw a shortened past there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the recipe's `build` stage may say of `dataset: self_imitation`.
+
+    Attributes:
+        min_reward: Least return of an episode.
+        best: Most trajectories a tree (that is, a task of one `sample` stage); None keeps all.
+        per_task: Most rows a task over all trees; None means no cap.
+        deduplicate: Whether trajectories of a task that did the same count once.
+        role: Only turns that this role played; None means every role, each with its own rows.
+        train_after_overflow: Whether segments that began with a dropped window or a summary train too.
+    """
+
+    min_reward: float = 1.0
+    best: int | None = None
+    per_task: int | None = None
+    deduplicate: bool = True
+    role: str | None = None
+    train_after_overflow: bool = False
+
+
+def build(trees: Iterable[Tree], settings: Settings = Settings(), *, stage: str = "", iteration: int = 0) -> Iterator[Row]:  # noqa: B008 (frozen)
+    """Rows of the best trajectories, tree by tree, in the order of the trees; equal trees give equal rows.
+
+    Trees must be whole (all fragments merged). What is remembered between trees grows with tasks and kept trajectories, not with turns.
+    """
+    rows_of_task: Counter[str] = Counter()
+    seen: set[bytes] = set()
+    for tree in trees:
+        written: set[tuple[str, ...]] = set()  # paths of a search share segments; each is a row once
+        for leaf, seat in _best(tree, settings, seen):
+            reward = tree.episode_return(leaf.id, seat=seat)
+            for segment in tree.segments(leaf.id, seat=seat):
+                if segment[0].fresh in OVERFLOW_REASONS and not settings.train_after_overflow:
+                    continue
+                turns = tuple(turn.id for turn in segment)
+                if turns in written or not any(turn.completion_ids for turn in segment):
+                    continue
+                if settings.per_task is not None and rows_of_task[tree.task] >= settings.per_task:
+                    break
+                rows_of_task[tree.task] += 1
+                written.add(turns)
+                yield segment_row(tree, segment, reward=reward, stage=stage, iteration=iteration)
+
+
+def _best(tree: Tree, settings: Settings, seen: set[bytes]) -> list[tuple[Turn, str]]:
+    """The (leaf, seat) pairs of the tree to train on, best first where `best` limits them, else in the order of the tree."""
+    found: list[tuple[float, int, int, Turn, str]] = []
+    for order, (leaf, seat) in enumerate(_finished(tree, settings.role)):
+        reward = tree.episode_return(leaf.id, seat=seat)
+        if reward < settings.min_reward:
+            continue
+        turns = [turn for turn in tree.path(leaf.id) if turn.seat == seat]
+        if settings.deduplicate:
+            done = hashlib.sha256(repr((tree.task, seat, [turn.completion_ids for turn in turns])).encode()).digest()
+            if done in seen:
+                continue
+            seen.add(done)
+        found.append((-reward, len(turns), order, leaf, seat))
+    if settings.best is not None:
+        found = sorted(found, key=lambda entry: entry[:3])[: settings.best]
+    return [(leaf, seat) for *_, leaf, seat in found]
+
+
+def _finished(tree: Tree, role: str | None) -> Iterator[tuple[Turn, str]]:
+    """Leaves where the environment ended the episode, once for each seat that the role played on the way."""
+    for leaf in tree.leaves():
+        if not leaf.done or leaf.truncated is not None:
+            continue
+        seats = dict.fromkeys(turn.seat for turn in tree.path(leaf.id) if role is None or turn.role == role)
+        for seat in seats:
+            yield leaf, seat

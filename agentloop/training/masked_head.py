@@ -1,0 +1,70 @@
+"""Log-probabilities at trained positions only: on a CPU, TRL's fused output head scores every position, and most of a row is context.
+
+`use_masked_head` gives the base model the same entry that TRL's `add_fused_lm_head` gives it (`model(..., labels=..., fused_lm_head=True)`) and the same
+answer, so TRL's loss stays as it is; the vocabulary is multiplied out where a label is, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+import torch
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+from trl.trainer.utils import FusedCausalLMOutput
+
+POSITIONS_A_CHUNK = 1024
+"""Positions whose logits are held at once; beyond the first chunk they are computed again in the backward pass."""
+
+_RESCALES = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling", "output_router_logits")
+
+
+def is_plain(model: PreTrainedModel) -> bool:
+    """Whether the model's logits are its head's output as it is (Llama, Qwen, SmolLM, Mistral ...); others keep TRL's head."""
+    config = model.config.get_text_config()
+    return config is model.config and not any(getattr(config, name, None) for name in _RESCALES)
+
+
+def use_masked_head(model: PreTrainedModel) -> None:
+    """Replace the model's `fused_lm_head=True` path; every other call is passed on."""
+    inner = model.forward
+
+    def forward(self: Any, *args: Any, fused_lm_head: bool = False, labels: torch.Tensor | None = None, **kwargs: Any) -> Any:
+        if not fused_lm_head or labels is None:
+            if labels is not None:
+                kwargs["labels"] = labels
+            return inner(*args, **kwargs)
+        kwargs.pop("num_items_in_batch", None)
+        hidden_BTD = self.base_model(*args, **kwargs).last_hidden_state[:, :-1]
+        return _scored(hidden_BTD, labels[:, 1:], self.get_output_embeddings())
+
+    model.forward = types.MethodType(forward, model)  # type: ignore[method-assign]
+
+
+def _scored(hidden_BTD: torch.Tensor, labels_BT: torch.Tensor, head: torch.nn.Module) -> FusedCausalLMOutput:
+    """What TRL's head returns: shape (B, T - 1) per-token fields, zero where nothing is trained."""
+    mask_BT = labels_BT != -100
+    chosen_ND, targets_N = hidden_BTD[mask_BT], labels_BT[mask_BT]
+    parts = []
+    for start in range(0, max(len(targets_N), 1), POSITIONS_A_CHUNK):
+        piece = (head, chosen_ND[start : start + POSITIONS_A_CHUNK], targets_N[start : start + POSITIONS_A_CHUNK])
+        parts.append(_log_probs(*piece) if len(targets_N) <= POSITIONS_A_CHUNK else checkpoint(_log_probs, *piece, use_reentrant=False))
+    fields = [torch.cat(field) for field in zip(*parts, strict=True)]
+    # masked_scatter keeps the graph connected where no position is trained (a process' share may be all filler)
+    logprobs, entropy, top1 = (field.new_zeros(mask_BT.shape).masked_scatter(mask_BT, field) for field in fields)
+    return FusedCausalLMOutput(
+        loss=-logprobs.sum() / mask_BT.sum().clamp(min=1), log_probs=logprobs, entropy=entropy, is_top1=top1, label_mask=mask_BT
+    )
+
+
+def _log_probs(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Log-probability of each target, entropy, and whether the target is the likeliest; each of shape (N,)."""
+    logits_NV = head(hidden_ND).float()
+    logprobs_N = -functional.cross_entropy(logits_NV, targets_N, reduction="none")
+    with torch.no_grad():
+        normaliser_N = torch.logsumexp(logits_NV, dim=-1)
+        entropy_N = normaliser_N - (torch.exp(logits_NV - normaliser_N[:, None]) * logits_NV).sum(dim=-1)
+        top1_N = logits_NV.argmax(dim=-1) == targets_N
+    return logprobs_N, entropy_N, top1_N

@@ -1,0 +1,60 @@
+"""Progress of a training: one JSON line a step in a file that can be read while it grows.
+
+A line holds step, steps, epoch, loss (nats a trained token), learning_rate, gradient_norm, tokens (computed so far), seconds and tokens_per_second.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+class Progress(TrainerCallback):  # type: ignore[misc]
+    """Writes the file from the main process, and keeps the losses and the count of computed positions."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._began = time.monotonic()
+        self.losses: list[float] = []
+        self.computed_tokens = 0
+
+    def count_tokens_of(self, model: torch.nn.Module, processes: int) -> None:
+        """Count the positions of each forward pass; with several processes, as if all computed as many as this one."""
+
+        def count(_module: torch.nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            ids = keywords.get("input_ids", args[0] if args else None)
+            if ids is not None:
+                self.computed_tokens += ids.numel() * processes
+
+        model.register_forward_pre_hook(count, with_kwargs=True)
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._began = time.monotonic()
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
+        if not logs or "loss" not in logs:
+            return
+        self.losses.append(float(logs["loss"]))
+        if not state.is_world_process_zero:
+            return
+        seconds = time.monotonic() - self._began
+        record = {
+            "step": state.global_step,
+            "steps": state.max_steps,
+            "epoch": logs.get("epoch"),
+            "loss": self.losses[-1],
+            "learning_rate": logs.get("learning_rate"),
+            "gradient_norm": logs.get("grad_norm"),
+            "tokens": self.computed_tokens,
+            "seconds": round(seconds, 3),
+            "tokens_per_second": round(self.computed_tokens / seconds, 1) if seconds else None,
+        }
+        with self._path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
