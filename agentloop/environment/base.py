@@ -13,6 +13,9 @@ from typing import Any, Literal
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
+Message = dict[str, str]
+"""One message of a worked example: `{"role": "user" | "assistant", "content": text}`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -50,10 +53,12 @@ class Environment:
     Class attributes:
         concurrency: Most instances that may play at once on one machine; None means as many as asked for.
         step_timeout: Seconds after which a reset or step counts as failed and the instance is abandoned.
+        needs: What has to be installed beyond agentloop, in a few words for people; "" for nothing.
     """
 
     concurrency: int | None = None
     step_timeout: float = 60.0
+    needs: str = ""
 
     def tasks(self, split: Split) -> Sequence[Task]:
         """All tasks of a split, in a fixed order. No task may be in two splits."""
@@ -85,7 +90,20 @@ class Environment:
 
     def restore(self, state: Any) -> None:
         """Return to a state that `snapshot` gave, any number of times."""
-        raise NotImplementedError(f"{type(self).__name__} has no snapshots; states are reached by replay")
+        raise NotImplementedError(
+            f"{type(self).__name__} has no snapshots; states are reached by replay"
+        )
+
+    def demonstration(self, task: Task) -> Sequence[str] | None:
+        """Actions that solve `task` from `reset` on; None where no solution is known. Used for worked examples and by `agentloop env check`."""
+        return None
+
+    def examples(self, count: int) -> Sequence[Sequence[Message]]:
+        """At most `count` worked examples for a prompt, from the train split only; each begins with the first observation.
+
+        By default there are none here, and the framework plays `demonstration` of the first train tasks instead.
+        """
+        return ()
 
     def seats(self) -> Sequence[str]:
         """Names of those who act in an episode; default one. With more, `turn` says whose turn it is."""
