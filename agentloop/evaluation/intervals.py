@@ -1,15 +1,14 @@
 """95 % intervals for numbers whose samples come in clusters: several episodes of one task are more alike than episodes of different tasks.
 
-Everything here works on one small summary per task, how many episodes it has and what they add up to, so that memory grows with the number of
-tasks and not of episodes. The estimate is always the mean over episodes (a ratio of sums); tasks are the independent units.
+Everything here works on one small summary per task, how many episodes it has and what they add up to, so that memory grows with the number
+of tasks and not of episodes. The estimate is always the mean over episodes (a ratio of sums); tasks are the independent units.
 
 Sources:
     Miller 2024, "Adding Error Bars to Evals" (arXiv:2411.00640), section 2.2 (clustered standard errors) and 4 (paired differences).
-    Cochran 1977, "Sampling Techniques", 3rd ed., section 2.11 and 6.3 (variance of a ratio of sums).
-    Franco, Little, Louis and Slud 2019, "Comparative Study of Confidence Intervals for Proportions in Complex Sample Surveys", Journal of Survey
-    Statistics and Methodology 7(3) (Wilson's interval on the effective sample size); Korn and Graubard 1998, Survey Methodology 24(2), section 2
-    (correction of the effective sample size by degrees of freedom).
-    Kish 1965, "Survey Sampling", section 11.7 (effective number of unequal clusters).
+    Cochran 1977, "Sampling Techniques", 3rd ed., section 2.11 and 6.3 (variance of a ratio of sums). Franco, Little, Louis and Slud 2019,
+    "Comparative Study of Confidence Intervals for Proportions in Complex Sample Surveys", Journal of Survey Statistics and Methodology
+    7(3) (Wilson's interval on the effective sample size); Korn and Graubard 1998, Survey Methodology 24(2), section 2 (correction of the
+    effective sample size by degrees of freedom). Kish 1965, "Survey Sampling", section 11.7 (effective number of unequal clusters).
     Agresti and Min 2005, "Simple improved confidence intervals for comparing matched proportions", Statistics in Medicine 24(5).
 """
 
@@ -76,13 +75,13 @@ class Difference:
 def proportion(clusters: Iterable[Cluster], confidence: float = CONFIDENCE) -> Estimate:
     """Share of episodes that succeed, with Wilson's interval on the effective sample size.
 
-    The effective sample size is that of independent episodes with the variance that the tasks show, corrected for how few tasks it was estimated
-    from. It is kept between two bounds that hold whatever the correlation within a task: the number of episodes (all independent) and Kish's
-    effective number of tasks (all episodes of a task alike). With one episode a task both are n, and the interval is Wilson's own. A quarter of a
-    task that always succeeds and a quarter of one that always fails are added to the variance, not to the share: without them the interval
-    of a rare success covers too seldom (0.84 to 0.90 of simulations with 30 tasks, 2 % success and strong correlation; with them at least
-    0.93). Where every episode succeeds, or none, the interval is about as wide as if each task had been played once, since nothing is known of the
-    correlation.
+    The effective sample size is that of independent episodes with the variance that the tasks show, corrected for how few tasks it was
+    estimated from. It is kept between two bounds that hold whatever the correlation within a task: the number of episodes (all
+    independent) and Kish's effective number of tasks (all episodes of a task alike). With one episode a task both are n, and the interval
+    is Wilson's own. A quarter of a task that always succeeds and a quarter of one that always fails are added to the variance, not to the
+    share: without them the interval of a rare success covers too seldom (0.84 to 0.90 of simulations with 30 tasks, 2 % success and strong
+    correlation; with them at least 0.93). Where every episode succeeds, or none, the interval is about as wide as if each task had been
+    played once, since nothing is known of the correlation.
 
     Raises:
         ValueError: There is no episode, or a total is not between 0 and n.
@@ -157,9 +156,9 @@ def paired_difference(
 ) -> Difference:
     """How much `first` is above `second`, task by task, with an interval and a p-value of Student's t.
 
-    Pairing takes out what makes a task easy or hard for both. Each task counts once, however many episodes it has. With `shares` (values between 0
-    and 1, so differences between -1 and 1) two tasks are added as Agresti and Min do: half a task at +1, half at -1 and one at 0, which
-    keeps the interval honest where few tasks differ or all differ alike; `value` itself is not shrunk.
+    Pairing takes out what makes a task easy or hard for both. Each task counts once, however many episodes it has. With `shares` (values
+    between 0 and 1, so differences between -1 and 1) two tasks are added as Agresti and Min do: half a task at +1, half at -1 and one at
+    0, which keeps the interval honest where few tasks differ or all differ alike; `value` itself is not shrunk.
 
     Raises:
         ValueError: The two have no task in common.

@@ -3,8 +3,8 @@
 Every leaf of a tree is one episode. How episodes enter:
 
 - an episode that the environment ended counts with what it achieved;
-- an episode that was cut short (`truncated`: turns, context, budget, time, or the environment's own limit) counts as unsuccessful, and with the reward,
-  turns and tokens that it had by then;
+- an episode that was cut short (`truncated`: turns, context, budget, time, or the environment's own limit) counts as unsuccessful, and
+  with the reward, turns and tokens that it had by then;
 - an episode that broke (a `Failure`: the environment or the engine gave way) is no outcome of the policy. It enters `failures`, whose n is
   all episodes, and no other number, whose n is those that did not break. None is dropped silently: the two n and the failures by kind are
   kept side by side, and the stage stops when the share of failures exceeds `max_failures`.
@@ -30,7 +30,8 @@ class Measurement:
     """One number of one evaluation.
 
     Attributes:
-        name: "success" (share of episodes), "reward" (mean return), "turns" and "tokens" (generated) per episode, or "failures" (share that broke).
+        name: "success" (share of episodes), "reward" (mean return), "turns" and "tokens" (generated) per episode, or "failures" (share
+            that broke).
         value: The estimate, a mean over episodes.
         low: Lower end of the 95 % interval clustered by task; None where a single task cannot say.
         high: Upper end.

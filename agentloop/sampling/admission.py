@@ -1,0 +1,77 @@
+"""Who may go to the engine, and when the next episode starts: the engine's queue stays full and the number of live episodes stays bounded.
+
+Two limits do that. `slots` bounds the requests at the engine at once; an episode holds a slot only while the engine works for it.
+`episodes` bounds the episodes alive. In between, a new episode starts as soon as those that want the engine (in it or queueing for it) no
+longer fill the slots, because the others wait for their environments. So a slow environment costs live episodes, not engine time, and a
+quick one is never given more live episodes, hence more cached prefixes, than the engine can serve.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+
+class Admission:
+    """Counts live episodes, those that wait for their environment, and requests at the engine.
+
+    Attributes:
+        alive: Episodes admitted and not yet left.
+        waiting: Of these, episodes that wait for their environment.
+        at_engine: Requests at the engine now.
+        most_at_engine: Most requests that were at the engine at once.
+        most_alive: Most episodes that were alive at once.
+    """
+
+    def __init__(self, slots: int, episodes: int) -> None:
+        self._slots = slots
+        self._episodes = episodes
+        self._engine = asyncio.Semaphore(slots)
+        self._room = asyncio.Event()
+        self._room.set()
+        self.alive = 0
+        self.waiting = 0
+        self.at_engine = 0
+        self.most_at_engine = 0
+        self.most_alive = 0
+
+    def _update(self) -> None:
+        if self.alive < self._episodes and self.alive - self.waiting < self._slots:
+            self._room.set()
+        else:
+            self._room.clear()
+
+    async def admit(self) -> None:
+        """Wait until there is room for one more episode and count it as alive. One caller at a time."""
+        await self._room.wait()
+        self.alive += 1
+        self.most_alive = max(self.most_alive, self.alive)
+        self._update()
+
+    def leave(self) -> None:
+        """An admitted episode has ended."""
+        self.alive -= 1
+        self._update()
+
+    @contextmanager
+    def environment(self) -> Iterator[None]:
+        """While an episode waits for its environment."""
+        self.waiting += 1
+        self._update()
+        try:
+            yield
+        finally:
+            self.waiting -= 1
+            self._update()
+
+    @asynccontextmanager
+    async def engine(self) -> AsyncIterator[None]:
+        """Wait for a slot and hold it; first come, first served."""
+        async with self._engine:
+            self.at_engine += 1
+            self.most_at_engine = max(self.most_at_engine, self.at_engine)
+            try:
+                yield
+            finally:
+                self.at_engine -= 1

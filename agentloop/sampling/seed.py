@@ -1,0 +1,32 @@
+"""Seeds by hash: every tree, sample and request has its own, that depends on what it is and never on when it was drawn.
+
+A seed is derived along run -> tree (stage, iteration, task) -> sample -> request (its number in the episode). So the order in which
+episodes finish, the number that are played at once, and a resume in between change nothing. Seeds have 53 bits, which every engine takes
+and JSON keeps exactly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+
+def derive(seed: int, *path: str | int) -> int:
+    """A seed below 2**53 that belongs to `path` under `seed`; different paths have independent seeds."""
+    text = json.dumps([seed, *path], ensure_ascii=True, separators=(",", ":"))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 11
+
+
+def tree_seed(run_seed: int, stage: str, iteration: int, task: str) -> int:
+    """Seed of a tree, from which those of its samples derive."""
+    return derive(run_seed, "tree", stage, iteration, task)
+
+
+def sample_seed(seed_of_tree: int, sample: int) -> int:
+    """Seed of one sample (episode) of a tree."""
+    return derive(seed_of_tree, "sample", sample)
+
+
+def request_seed(seed_of_sample: int, number: int, purpose: str = "turn") -> int:
+    """Seed of the engine request with this number in the episode; requests for another purpose have seeds of their own."""
+    return derive(seed_of_sample, purpose, number)
