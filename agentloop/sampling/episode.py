@@ -35,11 +35,16 @@ class Player(Protocol):
 
     def system_prompt(self) -> str: ...
 
-    def success(self, total_reward: float) -> bool: ...
+    def success(self, total: float) -> bool: ...
 
 
 class Pool(Protocol):
     """Where players come from; leaving the context releases the player's environment, also after a failure."""
+
+    @property
+    def limit(self) -> int:
+        """Most players at once."""
+        ...
 
     def instance(self) -> AbstractAsyncContextManager[Player]: ...
 

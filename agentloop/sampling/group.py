@@ -40,8 +40,8 @@ class Sink(Protocol):
         """(tree id, sample) of every episode that it already holds."""
         ...
 
-    def write(self, tree: Tree) -> None:
-        """Keep a fragment."""
+    def add(self, fragment: Tree) -> None:
+        """Keep it; called from a thread, several at a time."""
         ...
 
 
@@ -51,21 +51,21 @@ class Origin:
 
     Attributes:
         stage: Id of the stage.
-        iteration: Iteration of the run.
         environment: Id of the environment.
         split: "train", "dev" or "test".
+        iteration: Iteration of the run, as its folder is called: "000", "001", ... or "final".
         seed: Seed of the run.
     """
 
     stage: str
     environment: str
     split: str
-    iteration: int = 0
+    iteration: str = "000"
     seed: int = 0
 
     def tree_id(self, task: str) -> str:
         """Id of the tree of a task, "ITERATION/STAGE/TASK"."""
-        return f"{self.iteration:03}/{self.stage}/{task}"
+        return f"{self.iteration}/{self.stage}/{task}"
 
     def tree_seed(self, task: str) -> int:
         """Seed of the tree of a task."""
@@ -132,8 +132,9 @@ async def sample_groups(
 ) -> SamplingReport:
     """Play `settings.samples` episodes of every task and hand each to `sink` when it ends.
 
-    `pool` should allow `settings.alive` instances at once; with fewer, fewer episodes are alive. When the call is cancelled, all
-    environments are closed, what was finished is in the sink, and the cancellation goes on.
+    `pool` should allow `settings.alive` instances at once; with fewer, fewer episodes are alive. Making the artifact is the caller's
+    (`TreeWriter.finish`). When the call is cancelled, all environments are closed, what was finished is in the sink, and the cancellation
+    goes on.
 
     Raises:
         RunFailed: The share of failed episodes is above `settings.max_failures`.
@@ -161,7 +162,7 @@ class _Stage:
         self._environment_seconds = 0.0
         self._started = 0
         self._progress = Progress(origin.stage, len(tasks) * settings.samples)
-        self.admission = Admission(settings.concurrency, settings.alive)
+        self.admission = Admission(settings.concurrency, min(settings.alive, pool.limit))
 
     def heard(self, generation: Generation) -> None:
         """Count a generation and show it."""
@@ -187,7 +188,7 @@ class _Stage:
                 raise _first(errors) from None
             self._failures.check(self._progress.total, ended=True)
             for tree in self._failed:
-                self._sink.write(tree)
+                await self._keep(tree)
         return self._report()
 
     def _waiting(self) -> Iterator[tuple[Task, int]]:
@@ -212,12 +213,21 @@ class _Stage:
             self._progress.failures[episode.failure.kind] += 1
             self._failed.append(tree)
         else:
-            self._sink.write(tree)
+            await self._keep(tree)
             self._progress.finished += 1
             self._progress.succeeded += episode.success
             self._count(episode)
         self._display.update(self._progress)
         self._failures.check(self._started)
+
+    async def _keep(self, tree: Tree) -> None:
+        """Hand a fragment to the sink, in a thread since that waits for the disk; it is kept even while the stage is cancelled."""
+        keeping = asyncio.ensure_future(asyncio.to_thread(self._sink.add, tree))
+        try:
+            await asyncio.shield(keeping)
+        except asyncio.CancelledError:
+            await keeping
+            raise
 
     async def _play(self, task: Task, sample: int, seat: Seat) -> Episode:
         """Play one episode, again where it broke by something that may pass."""

@@ -17,7 +17,7 @@ def derive(seed: int, *path: str | int) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 11
 
 
-def tree_seed(run_seed: int, stage: str, iteration: int, task: str) -> int:
+def tree_seed(run_seed: int, stage: str, iteration: str, task: str) -> int:
     """Seed of a tree, from which those of its samples derive."""
     return derive(run_seed, "tree", stage, iteration, task)
 
