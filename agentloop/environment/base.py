@@ -6,6 +6,7 @@ framework makes as many instances as it plays episodes at once, and calls `close
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -74,7 +75,7 @@ class Environment:
 
     def system_prompt(self) -> str:
         """Text of the system message: how to act here. By default the class docstring."""
-        return (type(self).__doc__ or "").strip()
+        return inspect.cleandoc(type(self).__doc__ or "")
 
     def success(self, total_reward: float) -> bool:
         """Whether an episode with this return counts as solved, asked when it has ended."""
@@ -90,9 +91,7 @@ class Environment:
 
     def restore(self, state: Any) -> None:
         """Return to a state that `snapshot` gave, any number of times."""
-        raise NotImplementedError(
-            f"{type(self).__name__} has no snapshots; states are reached by replay"
-        )
+        raise NotImplementedError(f"{type(self).__name__} has no snapshots; states are reached by replay")
 
     def demonstration(self, task: Task) -> Sequence[str] | None:
         """Actions that solve `task` from `reset` on; None where no solution is known. Used for worked examples and by `agentloop env check`."""

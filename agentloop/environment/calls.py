@@ -27,9 +27,7 @@ CallFormat = Literal["hermes", "fenced", "json", "plain"]
 
 # A model's text goes through Python's own parser, which warns of an odd escape (\d) on standard error.
 _SOURCE_NAME = "<tool call>"
-warnings.filterwarnings(
-    "ignore", category=SyntaxWarning, module=re.escape(_SOURCE_NAME)
-)
+warnings.filterwarnings("ignore", category=SyntaxWarning, module=re.escape(_SOURCE_NAME))
 
 _MOST_ATTEMPTS = 64
 """Most places of one message at which a call is looked for, so that a hostile text costs no more than a long one."""
@@ -40,12 +38,8 @@ _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _TAGGED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|(?=<tool_call>)|\Z)", re.DOTALL)
 _FENCED = re.compile(r"```[ \t]*([\w+-]*)[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 _FENCE_LABELS = {"", "json", "tool_call", "tool", "tool_code", "python", "py"}
-_JSON_CALL = re.compile(
-    r"""[{\[][\s{\[]*["'](?:name|tool|function|type|arguments)["']\s*:"""
-)
-_CALL_LINE = re.compile(
-    r"[ \t>*`-]*(?:[A-Za-z_]\w*[ \t]*=[ \t]*)?([A-Za-z_]\w*)[ \t]*\("
-)
+_JSON_CALL = re.compile(r"""[{\[][\s{\[]*["'](?:name|tool|function|type|arguments)["']\s*:""")
+_CALL_LINE = re.compile(r"[ \t>*`-]*(?:[A-Za-z_]\w*[ \t]*=[ \t]*)?([A-Za-z_]\w*)[ \t]*\(")
 _JSON_WORDS = {"true": True, "false": False, "null": None}
 _UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 
@@ -113,9 +107,7 @@ def _parse_tagged(text: str, names: Collection[str]) -> Iterator[Call | Malforme
         fence = _FENCED.match(body + "\n")
         body = fence.group(2).strip() if fence else body
         calls = tuple(_json_calls(body, names, strict=True))
-        if any(isinstance(call, Malformed) for call in calls) and not body.startswith(
-            ("{", "[")
-        ):
+        if any(isinstance(call, Malformed) for call in calls) and not body.startswith(("{", "[")):
             calls = tuple(_parse_plain(body, names)) or calls
         yield from calls
 
@@ -140,22 +132,16 @@ def _parse_bare_json(text: str, names: Collection[str]) -> Iterator[Call | Malfo
         value, end, reason = _read_json(text, match.start())
         position = max(end, match.start() + 1)
         if reason is None:
-            for call in _calls_of(
-                value, text[match.start() : end], names, strict=False
-            ):
+            for call in _calls_of(value, text[match.start() : end], names, strict=False):
                 found = True
                 yield call
         elif _looks_like_call(text[match.start() :], names):
-            problems.append(
-                Malformed(text[match.start() :], f"not valid JSON: {reason}")
-            )
+            problems.append(Malformed(text[match.start() :], f"not valid JSON: {reason}"))
     if not found:
         yield from problems[:1]
 
 
-def _json_calls(
-    body: str, names: Collection[str], *, strict: bool
-) -> Iterator[Call | Malformed]:
+def _json_calls(body: str, names: Collection[str], *, strict: bool) -> Iterator[Call | Malformed]:
     """Calls in the JSON values that `body` consists of; `strict` where anything but a call is an error."""
     position = 0
     for attempt in range(_MOST_ATTEMPTS):
@@ -166,9 +152,7 @@ def _json_calls(
         value, end, reason = _read_json(body, position)
         if reason is not None:
             if not attempt and (strict or _looks_like_call(body, names)):
-                yield Malformed(
-                    body, f"not valid JSON: {reason}" if body else "the call is empty"
-                )
+                yield Malformed(body, f"not valid JSON: {reason}" if body else "the call is empty")
             return
         yield from _calls_of(value, body[position:end], names, strict=strict)
         position = end
@@ -182,19 +166,11 @@ def _read_json(text: str, start: int) -> tuple[Any, int, str | None]:
     except _UNREADABLE as error:
         reason = _reason(error)
     end = _closing(text, start) or start
-    literal = _python_literal(
-        text[start:end]
-    )  # models also write single quotes and True
-    return (
-        (literal, end, None)
-        if isinstance(literal, (dict, list))
-        else (None, start, reason)
-    )
+    literal = _python_literal(text[start:end])  # models also write single quotes and True
+    return (literal, end, None) if isinstance(literal, (dict, list)) else (None, start, reason)
 
 
-def _calls_of(
-    value: object, source: str, names: Collection[str], *, strict: bool
-) -> Iterator[Call | Malformed]:
+def _calls_of(value: object, source: str, names: Collection[str], *, strict: bool) -> Iterator[Call | Malformed]:
     if isinstance(value, list):
         for item in value[:_MOST_ATTEMPTS]:
             if isinstance(item, dict):
@@ -224,9 +200,7 @@ def _calls_of(
 
 
 def _call_with(name: str, arguments: object, source: str) -> Call | Malformed:
-    if isinstance(
-        arguments, str
-    ):  # OpenAI's format gives the arguments as JSON inside a string
+    if isinstance(arguments, str):  # OpenAI's format gives the arguments as JSON inside a string
         try:
             arguments = json.loads(arguments or "{}")
         except _UNREADABLE:
@@ -241,11 +215,8 @@ def _call_with(name: str, arguments: object, source: str) -> Call | Malformed:
 
 
 def _looks_like_call(text: str, names: Collection[str]) -> bool:
-    return re.search(
-        r"""["'](?:name|tool|function)["']\s*:""", text[:2000]
-    ) is not None and (
-        re.search(r"""["'](?:arguments|parameters|args)["']""", text) is not None
-        or any(name in text for name in names)
+    return re.search(r"""["'](?:name|tool|function)["']\s*:""", text[:2000]) is not None and (
+        re.search(r"""["'](?:arguments|parameters|args)["']""", text) is not None or any(name in text for name in names)
     )
 
 
@@ -269,15 +240,9 @@ def _parse_plain(text: str, names: Collection[str]) -> Iterator[Call | Malformed
         position = match.end()
         if match.group(1) == "print" and "print" not in names:
             continue
-        if match.group(1) not in names and not (
-            fills_line and end is not None and _ends_line(text, end)
-        ):
+        if match.group(1) not in names and not (fills_line and end is not None and _ends_line(text, end)):
             continue
-        call = (
-            _read_plain(text[start:end])
-            if end is not None
-            else Malformed(text[start:][:200], "the closing parenthesis is missing")
-        )
+        call = _read_plain(text[start:end]) if end is not None else Malformed(text[start:][:200], "the closing parenthesis is missing")
         if not isinstance(call, Call) and not (fills_line and match.group(1) in names):
             continue  # a mention in a sentence, such as "use add(a, b)"
         yield call
@@ -286,11 +251,7 @@ def _parse_plain(text: str, names: Collection[str]) -> Iterator[Call | Malformed
 
 def _next_call_line(text: str, position: int) -> re.Match[str] | None:
     """The next line that begins with something like a call."""
-    start = (
-        position
-        if position == 0 or text[position - 1] == "\n"
-        else text.find("\n", position) + 1
-    )
+    start = position if position == 0 or text[position - 1] == "\n" else text.find("\n", position) + 1
     for _ in range(_MOST_ATTEMPTS):
         if start == 0 and position > 0:
             return None
@@ -334,11 +295,7 @@ def _read_plain(source: str) -> Call | Malformed:
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
             return Malformed(source, "not a call")
         positional = tuple(_literal(argument) for argument in node.args)
-        arguments = {
-            keyword.arg: _literal(keyword.value)
-            for keyword in node.keywords
-            if keyword.arg is not None
-        }
+        arguments = {keyword.arg: _literal(keyword.value) for keyword in node.keywords if keyword.arg is not None}
         if len(arguments) != len(node.keywords):
             return Malformed(source, "** cannot be used")
         return Call(node.func.id, arguments, positional)
@@ -348,9 +305,7 @@ def _read_plain(source: str) -> Call | Malformed:
 
 def _literal(node: ast.expr) -> Any:
     """The JSON value that a literal stands for. Raises `_NotLiteral` for anything that would have to be evaluated."""
-    if isinstance(node, ast.Constant) and (
-        node.value is None or isinstance(node.value, (str, int, float))
-    ):
+    if isinstance(node, ast.Constant) and (node.value is None or isinstance(node.value, (str, int, float))):
         return node.value
     if isinstance(node, ast.Name) and node.id in _JSON_WORDS:
         return _JSON_WORDS[node.id]
@@ -365,22 +320,16 @@ def _literal(node: ast.expr) -> Any:
         if all(isinstance(key, str) for key in keys):
             return dict(zip(keys, map(_literal, node.values), strict=True))
     if isinstance(node, ast.Call):
-        raise _NotLiteral(
-            "a call inside a call is not run: make one call at a time and use its result"
-        )
+        raise _NotLiteral("a call inside a call is not run: make one call at a time and use its result")
     if isinstance(node, ast.Name):
         raise _NotLiteral(f"{node.id} is not a value: write text in quotes")
-    raise _NotLiteral(
-        f"{ast.unparse(node)} is not a plain value: it is not worked out for you"
-    )
+    raise _NotLiteral(f"{ast.unparse(node)} is not a plain value: it is not worked out for you")
 
 
 def _python_literal(text: str) -> Any:
     """`text` as a Python literal of JSON values, or None."""
     try:
-        return _literal(
-            ast.parse(text.strip(), filename=_SOURCE_NAME, mode="eval").body
-        )
+        return _literal(ast.parse(text.strip(), filename=_SOURCE_NAME, mode="eval").body)
     except _UNREADABLE:
         return None
 

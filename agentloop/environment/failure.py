@@ -27,9 +27,7 @@ class EnvironmentFailure(RunFailed):
         traceback: The full traceback of what the environment raised, for the first failure of each kind in a pool only; else None.
     """
 
-    def __init__(
-        self, kind: FailureKind, message: str, traceback: str | None = None
-    ) -> None:
+    def __init__(self, kind: FailureKind, message: str, traceback: str | None = None) -> None:
         self.kind = kind
         self.traceback = traceback
         super().__init__(message)

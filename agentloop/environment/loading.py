@@ -46,9 +46,7 @@ def load_entry_point(id: str, target: str) -> type[Environment]:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
-        raise Mistake(
-            f"environment {id!r} is installed but {module_name} does not import: {type(error).__name__}: {error}"
-        ) from error
+        raise Mistake(f"environment {id!r} is installed but {module_name} does not import: {type(error).__name__}: {error}") from error
     found = getattr(module, name, None)
     if not (isinstance(found, type) and issubclass(found, Environment)):
         raise Mistake(
@@ -59,15 +57,11 @@ def load_entry_point(id: str, target: str) -> type[Environment]:
     return _checked(found, Path(module.__file__ or module_name))
 
 
-def _import_file(
-    path: Path, package: str | None, install: Callable[[str | None], str]
-) -> types.ModuleType:
+def _import_file(path: Path, package: str | None, install: Callable[[str | None], str]) -> types.ModuleType:
     if package is None:
         name = f"agentloop_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
         if str(path.parent) not in sys.path:
-            sys.path.append(
-                str(path.parent)
-            )  # at the end: its neighbours are found, nothing else is hidden by them
+            sys.path.append(str(path.parent))  # at the end: its neighbours are found, nothing else is hidden by them
     else:
         name = f"{_SHIPPED_PACKAGE}.{package}.{path.stem}"
         _make_package(_SHIPPED_PACKAGE, path.parent.parent)
@@ -93,23 +87,15 @@ def _make_package(name: str, folder: Path) -> None:
         sys.modules[name] = module
 
 
-def _import_mistake(
-    path: Path, error: BaseException, install: Callable[[str | None], str]
-) -> Mistake:
+def _import_mistake(path: Path, error: BaseException, install: Callable[[str | None], str]) -> Mistake:
     if isinstance(error, SyntaxError) and error.filename is not None:
         return Mistake(
             f"the environment's file does not parse: {error.msg}",
             file=_short(error.filename),
             line=error.lineno,
         )
-    inside = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename.startswith(str(path.parent))
-    ]
-    file, line = (
-        (inside[-1].filename, inside[-1].lineno) if inside else (str(path), None)
-    )
+    inside = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(str(path.parent))]
+    file, line = (inside[-1].filename, inside[-1].lineno) if inside else (str(path), None)
     if isinstance(error, ModuleNotFoundError) and error.name:
         top = error.name.partition(".")[0]
         return Mistake(
@@ -129,18 +115,12 @@ def _choose(module: types.ModuleType, path: Path, target: str) -> type[Environme
     defined = {
         name: value
         for name, value in vars(module).items()
-        if isinstance(value, type)
-        and issubclass(value, Environment)
-        and value.__module__ == module.__name__
+        if isinstance(value, type) and issubclass(value, Environment) and value.__module__ == module.__name__
     }
     if target:
         if target not in defined:
             found = f"{target!r} in {path.name}"
-            expected = (
-                f"one of {', '.join(defined)}"
-                if defined
-                else "a class that inherits from agentloop.Environment"
-            )
+            expected = f"one of {', '.join(defined)}" if defined else "a class that inherits from agentloop.Environment"
             raise Mistake(
                 f"there is no environment {found}",
                 file=_short(path),
@@ -149,11 +129,7 @@ def _choose(module: types.ModuleType, path: Path, target: str) -> type[Environme
             )
         return defined[target]
     bases = {base for value in defined.values() for base in value.__mro__[1:]}
-    leaves = [
-        name
-        for name, value in defined.items()
-        if not name.startswith("_") and value not in bases
-    ]
+    leaves = [name for name, value in defined.items() if not name.startswith("_") and value not in bases]
     if len(leaves) == 1:
         return defined[leaves[0]]
     if leaves:
@@ -163,11 +139,7 @@ def _choose(module: types.ModuleType, path: Path, target: str) -> type[Environme
             file=_short(path),
             expected=hint,
         )
-    classes = [
-        name
-        for name, value in vars(module).items()
-        if isinstance(value, type) and value.__module__ == module.__name__
-    ]
+    classes = [name for name, value in vars(module).items() if isinstance(value, type) and value.__module__ == module.__name__]
     raise Mistake(
         "the file defines no environment",
         file=_short(path),
@@ -179,18 +151,12 @@ def _choose(module: types.ModuleType, path: Path, target: str) -> type[Environme
 def _checked(environment: type[Environment], path: Path) -> type[Environment]:
     for name in _REQUIRED:
         if getattr(environment, name) is getattr(Environment, name):
-            own = [
-                method
-                for method in vars(environment)
-                if callable(getattr(environment, method)) and not method.startswith("_")
-            ]
+            own = [method for method in vars(environment) if callable(getattr(environment, method)) and not method.startswith("_")]
             raise Mistake(
                 f"class {environment.__name__} does not define {name}()",
                 file=_short(path),
                 expected="the methods tasks, reset and step",
-                nearest=nearest(
-                    name, [method for method in own if method not in dir(Environment)]
-                ),
+                nearest=nearest(name, [method for method in own if method not in dir(Environment)]),
             )
     return environment
 
@@ -198,8 +164,4 @@ def _checked(environment: type[Environment], path: Path) -> type[Environment]:
 def _short(path: Path | str) -> str:
     """The path as the user would type it: relative to the working directory where it lies inside."""
     path = Path(path)
-    return (
-        str(path.relative_to(Path.cwd()))
-        if path.is_relative_to(Path.cwd())
-        else str(path)
-    )
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -15,16 +15,10 @@ from agentloop.errors import Mistake, nearest
 def parameters(environment: type[Environment]) -> dict[str, inspect.Parameter]:
     """The options that `environment` takes, by name; a `**kwargs` is left out."""
     found = list(inspect.signature(environment.__init__).parameters.values())[1:]
-    return {
-        parameter.name: parameter
-        for parameter in found
-        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-    }
+    return {parameter.name: parameter for parameter in found if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)}
 
 
-def check_options(
-    id: str, environment: type[Environment], options: Mapping[str, Any]
-) -> dict[str, Any]:
+def check_options(id: str, environment: type[Environment], options: Mapping[str, Any]) -> dict[str, Any]:
     """`options` with the types that `__init__` declares.
 
     Raises:
@@ -35,17 +29,10 @@ def check_options(
         anything = False
     else:
         known = parameters(environment)
-        anything = any(
-            p.kind is p.VAR_KEYWORD
-            for p in inspect.signature(environment.__init__).parameters.values()
-        )
+        anything = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(environment.__init__).parameters.values())
     for name in options:
         if name not in known and not anything:
-            expected = (
-                f"one of {', '.join(known)}"
-                if known
-                else "none, since it takes no options"
-            )
+            expected = f"one of {', '.join(known)}" if known else "none, since it takes no options"
             raise Mistake(
                 f"unknown option {name!r} of environment {id!r}",
                 expected=expected,
@@ -54,22 +41,15 @@ def check_options(
     for name, parameter in known.items():
         if parameter.default is parameter.empty and name not in options:
             raise Mistake(f"environment {id!r} needs the option {name!r}")
-    return {
-        name: _converted(id, environment, name, value)
-        for name, value in options.items()
-    }
+    return {name: _converted(id, environment, name, value) for name, value in options.items()}
 
 
-def make(
-    id: str, environment: type[Environment], options: Mapping[str, Any], install: str
-) -> Environment:
+def make(id: str, environment: type[Environment], options: Mapping[str, Any], install: str) -> Environment:
     """An instance. A missing package and a `ValueError` of `__init__` are mistakes of the user's; anything else goes through."""
     try:
         return environment(**options)
     except ModuleNotFoundError as error:
-        raise Mistake(
-            f"environment {id!r} needs the module {error.name!r}; install it with: {install}"
-        ) from error
+        raise Mistake(f"environment {id!r} needs the module {error.name!r}; install it with: {install}") from error
     except ValueError as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         given = ", ".join(f"{name}={value!r}" for name, value in options.items())
@@ -80,16 +60,12 @@ def make(
         ) from error
 
 
-def _converted(
-    id: str, environment: type[Environment], name: str, value: object
-) -> Any:
+def _converted(id: str, environment: type[Environment], name: str, value: object) -> Any:
     """`value` as the type that `__init__` declares for it; as it is where none is declared or the type has no schema."""
     import pydantic
 
     try:
-        hint = typing.get_type_hints(environment.__init__, include_extras=True).get(
-            name
-        )
+        hint = typing.get_type_hints(environment.__init__, include_extras=True).get(name)
         adapter = pydantic.TypeAdapter(hint) if hint is not None else None
     except Exception:  # noqa: BLE001 - a type that pydantic does not know is the environment's own business
         return value
@@ -99,6 +75,4 @@ def _converted(
         return adapter.validate_python(value)
     except pydantic.ValidationError as error:
         message = error.errors(include_url=False)[0]["msg"].lower()
-        raise Mistake(
-            f"option {name!r} of environment {id!r}: {message}", found=value
-        ) from None
+        raise Mistake(f"option {name!r} of environment {id!r}: {message}", found=value) from None

@@ -42,9 +42,7 @@ class Player:
         thread: InstanceThread | None,
         step_timeout: float,
         folder: str | None = None,
-        record: Callable[[EnvironmentFailure], EnvironmentFailure] = lambda failure: (
-            failure
-        ),
+        record: Callable[[EnvironmentFailure], EnvironmentFailure] = lambda failure: failure,
     ) -> None:
         self.environment = environment
         self.broken = False
@@ -59,9 +57,7 @@ class Player:
 
     async def prepare(self) -> None:
         """Ask for what must be known before the first episode."""
-        self._system_prompt = self._text(
-            "system_prompt", await self._call("environment.create", "system_prompt")
-        )
+        self._system_prompt = self._text("system_prompt", await self._call("environment.create", "system_prompt"))
 
     async def tasks(self, split: Split) -> tuple[Task, ...]:
         """All tasks of a split. Raises `EnvironmentFailure`."""
@@ -70,41 +66,27 @@ class Player:
             raise self._protocol("tasks", found, "a sequence of Task(id, data)")
         for task in found:
             if not isinstance(task, Task):
-                raise self._protocol(
-                    "tasks", task, "a sequence of Task(id, data)", within=True
-                )
+                raise self._protocol("tasks", task, "a sequence of Task(id, data)", within=True)
         return tuple(found)
 
     async def reset(self, task: Task) -> str:
         """Start an episode; the first observation. Raises `EnvironmentFailure`."""
-        observation = self._text(
-            "reset", await self._call("environment.reset", "reset", task)
-        )
-        self._system_prompt = self._text(
-            "system_prompt", await self._call("environment.reset", "system_prompt")
-        )
+        observation = self._text("reset", await self._call("environment.reset", "reset", task))
+        self._system_prompt = self._text("system_prompt", await self._call("environment.reset", "system_prompt"))
         return observation
 
     async def step(self, action: str) -> StepResult:
         """Act. The result's observation is valid Unicode, its reward a finite float and its info JSON. Raises `EnvironmentFailure`."""
         result = await self._call("environment.step", "step", action)
         if not isinstance(result, StepResult):
-            raise self._protocol(
-                "step", result, "StepResult(observation, reward, done)"
-            )
+            raise self._protocol("step", result, "StepResult(observation, reward, done)")
         if not isinstance(result.reward, Real) or not math.isfinite(result.reward):
-            raise self._protocol(
-                "step", result.reward, "a finite number", part="reward"
-            )
+            raise self._protocol("step", result.reward, "a finite number", part="reward")
         for part in ("done", "truncated"):
             if getattr(result, part) not in (True, False):
-                raise self._protocol(
-                    "step", getattr(result, part), "True or False", part=part
-                )
+                raise self._protocol("step", getattr(result, part), "True or False", part=part)
         if not isinstance(result.info, dict):
-            raise self._protocol(
-                "step", result.info, "a dictionary of JSON values", part="info"
-            )
+            raise self._protocol("step", result.info, "a dictionary of JSON values", part="info")
         return StepResult(
             self._text("step", result.observation, part="observation"),
             float(result.reward),
@@ -123,9 +105,7 @@ class Player:
             outcome = _attempt(self.environment.success, total)
         else:
             try:
-                outcome = self._thread.run(self.environment.success, total).result(
-                    _QUICK_TIMEOUT
-                )
+                outcome = self._thread.run(self.environment.success, total).result(_QUICK_TIMEOUT)
             except TimeoutError:
                 raise self._timeout("success", _QUICK_TIMEOUT) from None
         value = self._value("environment.step", outcome)
@@ -138,11 +118,7 @@ class Player:
         found = await self._call("environment.step", "actions")
         if found is None:
             return None
-        if (
-            isinstance(found, (str, bytes))
-            or not isinstance(found, Sequence)
-            or not all(isinstance(action, str) for action in found)
-        ):
+        if isinstance(found, (str, bytes)) or not isinstance(found, Sequence) or not all(isinstance(action, str) for action in found):
             raise self._protocol("actions", found, "a sequence of strings, or None")
         return tuple(found)
 
@@ -179,9 +155,7 @@ class Player:
 
     async def close(self, seconds: float) -> bool:
         """Release the instance; waits at most so long, then leaves it behind. Whether it closed."""
-        if (
-            self.hung and self._thread is not None
-        ):  # its thread runs `close` if it ever comes back
+        if self.hung and self._thread is not None:  # its thread runs `close` if it ever comes back
             self._thread.run(self.environment.close)
             self._thread.stop()
             return False
@@ -219,19 +193,13 @@ class Player:
             if self._thread is None:
                 outcome = _attempt(function, *arguments)
             else:
-                outcome = await _within(
-                    asyncio.wrap_future(self._thread.run(function, *arguments)), seconds
-                )
+                outcome = await _within(asyncio.wrap_future(self._thread.run(function, *arguments)), seconds)
             if inspect.isawaitable(outcome.value):
-                outcome = await _within(
-                    _settle(outcome.value), deadline - time.monotonic()
-                )
+                outcome = await _within(_settle(outcome.value), deadline - time.monotonic())
         except TimeoutError:
             raise self._timeout(method, seconds) from None
         except asyncio.CancelledError:
-            self.broken = (
-                True  # the call may still be running; `close` queues behind it
-            )
+            self.broken = True  # the call may still be running; `close` queues behind it
             raise
         self.progressed = time.monotonic()
         return self._value(kind, outcome)
@@ -264,30 +232,19 @@ class Player:
         self.broken = True
         what = f"{part} of {method}()" if part else f"{method}()"
         verb = "holds" if within else "is" if part else "returned"
-        shown = (
-            "nothing (None)"
-            if found is None
-            else f"{type(found).__name__} {found!r:.80}"
-        )
-        message = (
-            f"environment {self._name!r}: {what} {verb} {shown}, expected {expected}"
-        )
+        shown = "nothing (None)" if found is None else f"{type(found).__name__} {found!r:.80}"
+        message = f"environment {self._name!r}: {what} {verb} {shown}, expected {expected}"
         return self._record(EnvironmentFailure("environment.protocol", message))
 
     def _text(self, method: str, found: object, *, part: str = "") -> str:
         if not isinstance(found, str):
             raise self._protocol(method, found, "a string", part=part)
-        return found.encode("utf-8", "replace").decode(
-            "utf-8"
-        )  # a lone surrogate could be neither stored nor tokenised
+        return found.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate could be neither stored nor tokenised
 
 
 def is_async(environment: type[Environment]) -> bool:
     """Whether the class plays on the event loop: its `reset` or `step` is a coroutine function."""
-    return any(
-        inspect.iscoroutinefunction(getattr(environment, name))
-        for name in ("reset", "step")
-    )
+    return any(inspect.iscoroutinefunction(getattr(environment, name)) for name in ("reset", "step"))
 
 
 def _attempt(function: Callable[..., Any], *arguments: Any) -> Outcome:

@@ -83,9 +83,7 @@ class EnvironmentPool:
         self.created = 0
         self.closed = 0
         self.abandoned = 0
-        self._step_timeout = (
-            environment.step_timeout if step_timeout is None else step_timeout
-        )
+        self._step_timeout = environment.step_timeout if step_timeout is None else step_timeout
         self._create_timeout = create_timeout
         self._wait_timeout = wait_timeout
         self._idle_timeout = idle_timeout
@@ -178,11 +176,7 @@ class EnvironmentPool:
     async def _create(self) -> Player:
         """Make an instance, in a thread of its own unless it is asynchronous."""
         name = self.spec.id
-        thread = (
-            None
-            if self._async
-            else InstanceThread(f"environment {name} {self.created}")
-        )
+        thread = None if self._async else InstanceThread(f"environment {name} {self.created}")
         try:
             environment = await self._make(thread)
         except BaseException:
@@ -211,16 +205,12 @@ class EnvironmentPool:
         try:
             if thread is None:
                 return self.spec.make(**self.options)
-            future = asyncio.wrap_future(
-                thread.run(lambda: self.spec.make(**self.options))
-            )
+            future = asyncio.wrap_future(thread.run(lambda: self.spec.make(**self.options)))
             try:
                 outcome = await asyncio.wait_for(future, self._create_timeout)
             except TimeoutError:
                 message = f"waited {self._create_timeout:g} s for environment {self.spec.id!r} to be made, in vain"
-                raise self._record(
-                    EnvironmentFailure("environment.timeout", message)
-                ) from None
+                raise self._record(EnvironmentFailure("environment.timeout", message)) from None
             if outcome.error is not None:
                 raise outcome.error
             made: Environment = outcome.value
@@ -229,9 +219,7 @@ class EnvironmentPool:
             raise
         except (Exception, SystemExit) as error:
             message = f"environment {self.spec.id!r} could not be made: {describe_error(error, self.spec.folder)}"
-            raise self._record(
-                EnvironmentFailure("environment.create", message, format_error(error))
-            ) from error
+            raise self._record(EnvironmentFailure("environment.create", message, format_error(error))) from error
 
     async def _take_back(self, player: Player) -> None:
         if player.broken or self._shut:
@@ -250,9 +238,7 @@ class EnvironmentPool:
             await asyncio.sleep(self._idle_timeout / 2)
             long_ago = time.monotonic() - self._idle_timeout
             old = [player for since, player in self._idle if since <= long_ago]
-            self._idle = [
-                (since, player) for since, player in self._idle if since > long_ago
-            ]
+            self._idle = [(since, player) for since, player in self._idle if since > long_ago]
             await asyncio.gather(*(self._release(player) for player in old))
 
     def _record(self, failure: EnvironmentFailure) -> EnvironmentFailure:

@@ -57,9 +57,7 @@ class EnvironmentSpec:
 
     def make(self, **options: Any) -> Environment:
         """An instance. Raises `Mistake` for options that it does not take or refuses; what else `__init__` raises goes through."""
-        return make(
-            self.id, self.load(), self.check_options(options), self.install_command()
-        )
+        return make(self.id, self.load(), self.check_options(options), self.install_command())
 
     def description(self) -> str:
         """First line of the class docstring, read without importing where there is a file; "" if there is none."""
@@ -69,11 +67,7 @@ class EnvironmentSpec:
 
     def install_command(self, module: str | None = None) -> str:
         """What to type when a package that it needs is missing."""
-        return (
-            f"pip install 'agentloop[{self.id}]'"
-            if self.source == "shipped"
-            else f"pip install {module or 'the package'}"
-        )
+        return f"pip install 'agentloop[{self.id}]'" if self.source == "shipped" else f"pip install {module or 'the package'}"
 
 
 def names() -> tuple[str, ...]:
@@ -104,50 +98,32 @@ def find(id: str, base: Path | None = None) -> EnvironmentSpec:
         return EnvironmentSpec(id, "installed", None, installed[id])
     known = names()
     hint = f"one of {', '.join(known)}, or the path of a .py file"
-    raise Mistake(
-        f"unknown environment {id!r}", expected=hint, nearest=nearest(id, known)
-    )
+    raise Mistake(f"unknown environment {id!r}", expected=hint, nearest=nearest(id, known))
 
 
 def shipped_folder() -> Path:
     """The folder `environments/`: beside the package in a checkout, inside it where it was installed."""
     package = Path(__file__).resolve().parent.parent
     checkout = package.parent / "environments"
-    return (
-        checkout
-        if (package.parent / "pyproject.toml").exists() and checkout.is_dir()
-        else package / "environments"
-    )
+    return checkout if (package.parent / "pyproject.toml").exists() and checkout.is_dir() else package / "environments"
 
 
 def _shipped() -> dict[str, Path]:
-    return {
-        path.parent.name: path
-        for path in sorted(shipped_folder().glob("*/environment.py"))
-    }
+    return {path.parent.name: path for path in sorted(shipped_folder().glob("*/environment.py"))}
 
 
 @cache
 def _installed() -> dict[str, str]:
-    return {
-        point.name: point.value
-        for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
-    }
+    return {point.name: point.value for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}
 
 
 def _file(text: str, base: Path | None) -> Path:
     given = Path(text).expanduser()
-    candidates = [
-        folder / given for folder in ([base] if base is not None else []) + [Path.cwd()]
-    ]
+    candidates = [folder / given for folder in ([base] if base is not None else []) + [Path.cwd()]]
     for candidate in candidates:
         if candidate.is_file():
             return candidate.resolve()
-    beside = (
-        [path.name for path in candidates[0].parent.glob("*.py")]
-        if candidates[0].parent.is_dir()
-        else []
-    )
+    beside = [path.name for path in candidates[0].parent.glob("*.py")] if candidates[0].parent.is_dir() else []
     raise Mistake(
         f"there is no environment file {str(candidates[0])!r}",
         nearest=nearest(given.name, beside),
@@ -159,9 +135,7 @@ def _load(spec: EnvironmentSpec) -> type[Environment]:
     if spec.path is None:
         return loading.load_entry_point(spec.id, spec.target)
     package = spec.path.parent.name if spec.source == "shipped" else None
-    return loading.load_file(
-        spec.path, spec.target, package=package, install=spec.install_command
-    )
+    return loading.load_file(spec.path, spec.target, package=package, install=spec.install_command)
 
 
 def _docstring(path: Path, target: str) -> str:
@@ -170,11 +144,7 @@ def _docstring(path: Path, target: str) -> str:
     except (OSError, SyntaxError, ValueError):
         return ""
     for node in reversed(tree.body):
-        if isinstance(node, ast.ClassDef) and (
-            node.name == target
-            if target
-            else node.bases and not node.name.startswith("_")
-        ):
+        if isinstance(node, ast.ClassDef) and (node.name == target if target else node.bases and not node.name.startswith("_")):
             text = ast.get_docstring(node)
             if text:
                 return text.strip().split("\n")[0]

@@ -54,9 +54,7 @@ class ToolSchema:
         """The tool in one line, as Python would write it: `add(a: int, b: int = 0) -> int`."""
         parts = []
         for argument, type_name in self.types.items():
-            default = (
-                f" = {self.defaults[argument]!r}" if argument in self.defaults else ""
-            )
+            default = f" = {self.defaults[argument]!r}" if argument in self.defaults else ""
             parts.append(f"{argument}: {type_name}{default}")
         arrow = f" -> {self.returns}" if self.returns else ""
         return f"{self.name}({', '.join(parts)}){arrow}"
@@ -78,9 +76,7 @@ class ToolSchema:
         """The arguments of `call`, checked and converted, by name. Raises `BadArguments`."""
         names = list(self.types)
         if len(call.positional) > len(names):
-            raise BadArguments(
-                f"{self.name} takes {len(names)} arguments, {len(call.positional)} were given"
-            )
+            raise BadArguments(f"{self.name} takes {len(names)} arguments, {len(call.positional)} were given")
         given = dict(zip(names, call.positional, strict=False))
         twice = sorted(set(given) & set(call.arguments))
         if twice:
@@ -90,10 +86,7 @@ class ToolSchema:
             checked = self.model.model_validate(given)
         except pydantic.ValidationError as error:
             raise BadArguments(self._explain(error)) from None
-        return {
-            name: getattr(checked, f"argument_{index}")
-            for index, name in enumerate(names)
-        }
+        return {name: getattr(checked, f"argument_{index}") for index, name in enumerate(names)}
 
     def _explain(self, error: pydantic.ValidationError) -> str:
         """Pydantic's findings in a line: which argument, what was wrong, what was found."""
@@ -104,15 +97,10 @@ class ToolSchema:
                 parts.append(f"argument {where} is missing")
             elif problem["type"] == "extra_forbidden":
                 near = nearest(where, self.types)
-                parts.append(
-                    f"there is no argument {where}"
-                    + (f", did you mean {near}?" if near else "")
-                )
+                parts.append(f"there is no argument {where}" + (f", did you mean {near}?" if near else ""))
             else:
                 message = problem["msg"][0].lower() + problem["msg"][1:]
-                parts.append(
-                    f"argument {where}: {message}, found {problem['input']!r:.60}"
-                )
+                parts.append(f"argument {where}: {message}, found {problem['input']!r:.60}")
         return f"{self.name}: {'; '.join(parts)}"[:_LONGEST_MESSAGE]
 
 
@@ -122,20 +110,13 @@ def describe(function: Callable[..., Any]) -> ToolSchema:
     try:
         hints = typing.get_type_hints(function, include_extras=True)
     except Exception as error:
-        raise _mistake(
-            function, f"the types of tool {name!r} cannot be resolved: {error}"
-        ) from error
+        raise _mistake(function, f"the types of tool {name!r} cannot be resolved: {error}") from error
     document = docstring_parser.parse(inspect.cleandoc(function.__doc__ or ""))
-    descriptions = {
-        parameter.arg_name: " ".join((parameter.description or "").split())
-        for parameter in document.params
-    }
+    descriptions = {parameter.arg_name: " ".join((parameter.description or "").split()) for parameter in document.params}
     fields: dict[str, Any] = {}
     types: dict[str, str] = {}
     defaults: dict[str, Any] = {}
-    for index, parameter in enumerate(
-        list(inspect.signature(function).parameters.values())[1:]
-    ):
+    for index, parameter in enumerate(list(inspect.signature(function).parameters.values())[1:]):
         argument = parameter.name
         if parameter.kind in (
             parameter.VAR_POSITIONAL,
@@ -159,17 +140,13 @@ def describe(function: Callable[..., Any]) -> ToolSchema:
         # Fields get names of our own, since an argument may be called `schema` or `_x`, which pydantic keeps for itself.
         fields[f"argument_{index}"] = (
             hints[argument],
-            pydantic.Field(
-                default, alias=argument, description=descriptions.get(argument) or None
-            ),
+            pydantic.Field(default, alias=argument, description=descriptions.get(argument) or None),
         )
         types[argument] = _type_name(hints[argument])
     try:
         model = pydantic.create_model(
             name,
-            __config__=pydantic.ConfigDict(
-                extra="forbid", arbitrary_types_allowed=False
-            ),
+            __config__=pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=False),
             **fields,
         )
     except Exception as error:
@@ -178,19 +155,11 @@ def describe(function: Callable[..., Any]) -> ToolSchema:
             f"tool {name!r} has an argument type without a schema: {str(error).splitlines()[0]}",
         ) from error
     summary = " ".join((document.short_description or "").split())
-    returns = (
-        _type_name(hints["return"])
-        if hints.get("return", type(None)) is not type(None)
-        else ""
-    )
+    returns = _type_name(hints["return"]) if hints.get("return", type(None)) is not type(None) else ""
     return ToolSchema(
         name=name,
         summary=summary,
-        descriptions={
-            argument: text
-            for argument, text in descriptions.items()
-            if text and argument in types
-        },
+        descriptions={argument: text for argument, text in descriptions.items() if text and argument in types},
         types=types,
         required=tuple(argument for argument in types if argument not in defaults),
         returns="" if returns == "StepResult" else returns,
@@ -208,20 +177,14 @@ def _type_name(hint: Any) -> str:
     if isinstance(hint, type) and not typing.get_args(hint):
         return hint.__name__
     text = inspect.formatannotation(hint)
-    return (
-        text.replace("typing.", "")
-        .replace("collections.abc.", "")
-        .replace("NoneType", "None")
-    )
+    return text.replace("typing.", "").replace("collections.abc.", "").replace("NoneType", "None")
 
 
 def _without_titles(schema: Any) -> Any:
     """A JSON schema without the titles that pydantic adds, which cost tokens and say nothing."""
     if isinstance(schema, dict):
         return {
-            key: {name: _without_titles(value) for name, value in item.items()}
-            if key in ("properties", "$defs")
-            else _without_titles(item)
+            key: {name: _without_titles(value) for name, value in item.items()} if key in ("properties", "$defs") else _without_titles(item)
             for key, item in schema.items()
             if not (key == "title" and isinstance(item, str))
         }
@@ -230,10 +193,6 @@ def _without_titles(schema: Any) -> Any:
     return schema
 
 
-def _mistake(
-    function: Callable[..., Any], message: str, expected: str | None = None
-) -> Mistake:
+def _mistake(function: Callable[..., Any], message: str, expected: str | None = None) -> Mistake:
     code = function.__code__
-    return Mistake(
-        message, file=code.co_filename, line=code.co_firstlineno, expected=expected
-    )
+    return Mistake(message, file=code.co_filename, line=code.co_firstlineno, expected=expected)

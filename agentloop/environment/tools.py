@@ -79,14 +79,8 @@ class ToolEnvironment(Environment):
         """The tools by name, in the order in which they are defined, those of base classes first. Raises `Mistake`."""
         schemas = cls.__dict__.get("_schemas")
         if schemas is None:
-            names = dict.fromkeys(
-                name for base in reversed(cls.__mro__) for name in vars(base)
-            )
-            marked = [
-                (name, getattr(cls, name))
-                for name in names
-                if getattr(getattr(cls, name, None), _MARK, False)
-            ]
+            names = dict.fromkeys(name for base in reversed(cls.__mro__) for name in vars(base))
+            marked = [(name, getattr(cls, name)) for name in names if getattr(getattr(cls, name, None), _MARK, False)]
             schemas = {name: describe(function) for name, function in marked}
             cls._schemas = schemas
         return cast(dict[str, ToolSchema], schemas)
@@ -102,9 +96,7 @@ class ToolEnvironment(Environment):
 
     def system_prompt(self) -> str:
         """The class docstring followed by the tools."""
-        return "\n\n".join(
-            part for part in (super().system_prompt(), self.tools_prompt()) if part
-        )
+        return "\n\n".join(part for part in (super().system_prompt(), self.tools_prompt()) if part)
 
     def tools_prompt(self) -> str:
         """The tools and how to call them, for the system prompt."""
@@ -112,10 +104,7 @@ class ToolEnvironment(Environment):
         if not schemas:
             return ""
         if self.tool_schema == "json":
-            lines = [
-                json.dumps(schema.json_schema(), ensure_ascii=False)
-                for schema in schemas
-            ]
+            lines = [json.dumps(schema.json_schema(), ensure_ascii=False) for schema in schemas]
             return "\n".join(
                 [
                     "You can call these tools:",
@@ -127,14 +116,8 @@ class ToolEnvironment(Environment):
             )
         lines = ["Tools:"]
         for schema in schemas:
-            lines.append(
-                f"- {schema.signature()}"
-                + (f": {schema.summary}" if schema.summary else "")
-            )
-            lines += [
-                f"    {argument}: {text}"
-                for argument, text in schema.descriptions.items()
-            ]
+            lines.append(f"- {schema.signature()}" + (f": {schema.summary}" if schema.summary else ""))
+            lines += [f"    {argument}: {text}" for argument, text in schema.descriptions.items()]
         return "\n".join([*lines, self._how_to_call()])
 
     def call(self, name: str, **arguments: Any) -> str:
@@ -148,13 +131,9 @@ class ToolEnvironment(Environment):
         if self._format() == "hermes":
             return 'To call one, write: <tool_call>{"name": "NAME", "arguments": {"ARGUMENT": VALUE}}</tool_call>'
         if self._format() == "plain":
-            return "To call one, write a line such as: " + self._example(
-                next(iter(self.tools().values()))
-            )
+            return "To call one, write a line such as: " + self._example(next(iter(self.tools().values())))
         fence = "```json\n{}\n```" if self._format() == "fenced" else "{}"
-        return "To call one, write:\n" + fence.format(
-            '{"name": "NAME", "arguments": {"ARGUMENT": VALUE}}'
-        )
+        return "To call one, write:\n" + fence.format('{"name": "NAME", "arguments": {"ARGUMENT": VALUE}}')
 
     def _example(self, schema: ToolSchema) -> str:
         """How a call of the tool looks, with its types in the place of values."""
@@ -163,10 +142,7 @@ class ToolEnvironment(Environment):
         return render_call(
             Call(
                 schema.name,
-                {
-                    argument: f"<{type_name}>"
-                    for argument, type_name in schema.types.items()
-                },
+                {argument: f"<{type_name}>" for argument, type_name in schema.types.items()},
             ),
             self._format(),
         )
@@ -179,19 +155,13 @@ class ToolEnvironment(Environment):
     async def _step(self, action: str) -> StepResult:
         calls = parse_calls(action, self.tools())
         if not calls:
-            if getattr(
-                self.answer, _MARK, False
-            ):  # `answer` is a tool here, so a plain message is none
+            if getattr(self.answer, _MARK, False):  # `answer` is a tool here, so a plain message is none
                 return self._error("no_call", "your message holds no tool call")
             return await _settle(self.answer(without_thoughts(action)))
         results: list[StepResult] = []
         for call in calls[: self.most_calls]:
             results.append(await self._run(call))
-            if (
-                results[-1].done
-                or results[-1].truncated
-                or "errors" in results[-1].info
-            ):
+            if results[-1].done or results[-1].truncated or "errors" in results[-1].info:
                 break
         return _join(results, left=len(calls) - len(results))
 
@@ -205,8 +175,7 @@ class ToolEnvironment(Environment):
             near = nearest(call.name, schemas)
             return self._error(
                 "unknown",
-                f"there is no tool {call.name!r:.60}"
-                + (f", did you mean {near!r}?" if near else ""),
+                f"there is no tool {call.name!r:.60}" + (f", did you mean {near!r}?" if near else ""),
                 near,
             )
         try:
@@ -228,11 +197,7 @@ class ToolEnvironment(Environment):
             value = getattr(self, call.name)(**arguments)
             value = await value if inspect.isawaitable(value) else value
         except Exception as error:  # noqa: BLE001 - whatever a tool raises is for the model to read
-            reason = (
-                str(error)
-                if isinstance(error, ValueError) and str(error)
-                else f"{type(error).__name__}: {error}".rstrip(": ")
-            )
+            reason = str(error) if isinstance(error, ValueError) and str(error) else f"{type(error).__name__}: {error}".rstrip(": ")
             return StepResult(
                 f"error: {call.name}: {reason}"[:_LONGEST_ERROR],
                 info={**info, "errors": {"raised": 1}},
@@ -250,11 +215,7 @@ class ToolEnvironment(Environment):
     def _error(self, kind: str, message: str, name: str | None = None) -> StepResult:
         """An observation that teaches: what was wrong, and what is expected."""
         schemas = self.tools()
-        schema = (
-            schemas.get(name)
-            if name is not None
-            else next(iter(schemas.values()), None)
-        )
+        schema = schemas.get(name) if name is not None else next(iter(schemas.values()), None)
         lines = [f"error: {message}"[:_LONGEST_ERROR]]
         if kind == "unknown" and schema is None:
             schema = next(iter(schemas.values()), None)
@@ -271,18 +232,12 @@ def _join(results: Sequence[StepResult], left: int) -> StepResult:
         return results[0]
     observation = "\n".join(result.observation for result in results)
     if left and not results[-1].done:
-        observation += (
-            f"\n({left} more {'call was' if left == 1 else 'calls were'} not run)"
-        )
+        observation += f"\n({left} more {'call was' if left == 1 else 'calls were'} not run)"
     info: dict[str, Any] = {}
     for result in results:
         info.update(result.info)
-    info["calls"] = [
-        call for result in results for call in result.info.get("calls", [])
-    ]
-    errors = sum(
-        (Counter(result.info.get("errors", {})) for result in results), Counter()
-    )
+    info["calls"] = [call for result in results for call in result.info.get("calls", [])]
+    errors = sum((Counter(result.info.get("errors", {})) for result in results), Counter())
     if errors:
         info["errors"] = dict(errors)
     return StepResult(
@@ -317,6 +272,4 @@ def _finish(coroutine: Coroutine[Any, Any, StepResult]) -> StepResult:
     except StopIteration as stop:
         return cast(StepResult, stop.value)
     coroutine.close()
-    raise RuntimeError(
-        "a tool or `answer` returned an awaitable without being declared `async def`"
-    )
+    raise RuntimeError("a tool or `answer` returned an awaitable without being declared `async def`")

@@ -27,9 +27,7 @@ class InstanceThread:
     """Runs calls one after another in a thread of its own until `stop`."""
 
     def __init__(self, name: str) -> None:
-        self._calls: SimpleQueue[
-            tuple[Future[Outcome], Callable[..., Any], tuple[Any, ...]] | None
-        ] = SimpleQueue()
+        self._calls: SimpleQueue[tuple[Future[Outcome], Callable[..., Any], tuple[Any, ...]] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
