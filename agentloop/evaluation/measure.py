@@ -48,7 +48,7 @@ class Measurement:
     n: int
     tasks: int
     stage: str = ""
-    iteration: int = 0
+    iteration: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Tally:
         n, total = self.sums[name].get(task, (0, 0.0))
         self.sums[name][task] = Cluster(n + 1, total + value)
 
-    def measurements(self, *, stage: str = "", iteration: int = 0) -> list[Measurement]:
+    def measurements(self, *, stage: str = "", iteration: str = "") -> list[Measurement]:
         """All measurements in the order of `NAMES`; a name without a single episode is left out."""
         return [
             Measurement(name, got.value, got.low, got.high, got.n, got.tasks, stage, iteration)
@@ -108,7 +108,7 @@ class Tally:
         return proportion(clusters) if shares else mean(clusters)
 
 
-def measure(trees: Iterable[Tree], *, stage: str = "", iteration: int = 0) -> list[Measurement]:
+def measure(trees: Iterable[Tree], *, stage: str = "", iteration: str = "") -> list[Measurement]:
     """Success, reward, turns, tokens and failures of the episodes in `trees`, in this order; empty if there is no episode."""
     return tally(trees).measurements(stage=stage, iteration=iteration)
 
