@@ -1,7 +1,7 @@
 """One model on one benchmark: play its frozen tasks under a frozen prompt, keep the trees, measure them.
 
-A benchmark is an environment with a frozen split, prompt and metric. Base and adapter are compared by evaluating both with the same `Origin`,
-settings and preface, so that tasks, prompts, decoding and seeds are the same and only the weights differ; `compare` in
+A benchmark is an environment with a frozen split, prompt and metric. Base and adapter are compared by evaluating both with the same
+`Origin`, settings and preface, so that tasks, prompts, decoding and seeds are the same and only the weights differ; `compare` in
 `agentloop.evaluation.measure` then pairs their tasks. All numbers are made from the trees on the disk, so a killed and resumed evaluation
 measures what an uninterrupted one does.
 """
