@@ -1,0 +1,201 @@
+"""`build` makes rows (or tasks) from trees by a dataset builder, or mixes artifacts in given shares."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from agentloop.recipe.part import Count, Flag, Name, NonNegative, Number, Positive, Share, trouble
+from agentloop.recipe.reference import Reference, References, ReferenceText
+from agentloop.recipe.schedule import Scheduled
+from agentloop.recipe.settings import ArtifactType
+from agentloop.recipe.stage import Work
+
+
+class Build(Work):
+    """Reads artifacts and makes others; pure, so it needs neither an engine nor an environment."""
+
+    kind: ClassVar[str] = "build"
+    takes: ClassVar[tuple[ArtifactType, ...]] = ("trees",)
+    makes: ClassVar[ArtifactType | None] = "rows"
+    needs_input: ClassVar[bool] = True
+
+    size: Scheduled[Count] | None = None
+    """Most rows or tasks that are kept, drawn at random; null is all."""
+    into: Name | None = None
+    """Store that the result is added to."""
+
+
+class Mix(Build):
+    """Artifacts of one type in given shares: `mix: {new: 0.8, old@all: 0.2}`."""
+
+    takes: ClassVar[tuple[ArtifactType, ...]] = ("rows", "tasks", "trees")
+
+    dataset: ClassVar[str] = "mix"
+
+    mix: dict[ReferenceText, Scheduled[NonNegative]] = Field(min_length=1)
+    """Reference to share; the shares add up to 1. Written in place of `from`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole(cls, value: object) -> object:
+        if isinstance(value, dict) and "from" in value:
+            raise trouble("a build has 'from' or 'mix', not both", path=("from",))
+        return value
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Mix:
+        add_up(self.mix, "mix")
+        return self
+
+    @property
+    def inputs(self) -> tuple[Reference, ...]:
+        return tuple(Reference.parse(name) for name in self.mix)
+
+
+def add_up(shares: dict[str, Scheduled[float]], key: str) -> None:
+    """Raise unless shares that never change add up to 1."""
+    if all(share.shape == "constant" for share in shares.values()):
+        total = sum(share.at(0) for share in shares.values())
+        if abs(total - 1.0) > 1e-6:
+            raise trouble(f"the shares of {key!r} add up to {total:g}", path=(key,), expected="a sum of 1")
+
+
+class TreeBuild(Build):
+    """A build from trees."""
+
+    from_: References = Field(alias="from")
+    """The trees."""
+    seat: Name | None = None
+    """Only turns of this seat; null is all of the role's."""
+
+
+class SelfImitation(TreeBuild):
+    """Trajectories at or above a reward (ReST-EM, arXiv:2312.06585)."""
+
+    dataset: Literal["self_imitation"]
+    min_reward: Scheduled[Number] = Scheduled.constant(1.0)
+    """Least return of an episode."""
+    best: Scheduled[Count] | None = None
+    """Most trajectories a task, the best ones; null is all."""
+    per_task: Scheduled[Count] | None = None
+    """Most rows a task over all trees; null is no limit."""
+    deduplicate: Flag = True
+    """Whether trajectories of a task that did the same count once."""
+    train_after_overflow: Flag = False
+    """Whether segments that began with a dropped window or a summary train too."""
+
+
+class Reflection(TreeBuild):
+    """Bad paths, spliced at the first error to a good path by a revision thought (Agent-R, arXiv:2501.11425)."""
+
+    dataset: Literal["reflection"]
+    alpha: Scheduled[Number] = Scheduled.constant(1.0)
+    """Least return of a good path."""
+    beta: Scheduled[NonNegative] = Scheduled.constant(0.2)
+    """Least difference between a good path and a bad one."""
+    per_task: Scheduled[Count] | None = None
+    """Most pairs a task; null is all."""
+    good: Flag = True
+    """Whether good paths are rows too."""
+
+
+class Attempts(TreeBuild):
+    """Each attempt at a task is a row, weighted by exp(reward / temperature) (RISE, arXiv:2407.18219)."""
+
+    dataset: Literal["attempts"]
+    keep: Literal["all", "better", "best", "success"] = "all"
+    """Which attempts: all, those better than the one before, the best, or successes."""
+    temperature: Scheduled[Positive] = Scheduled.constant(0.4)
+    """Of the weights."""
+    center: Flag = False
+    """Whether the mean reward of the task is taken off first."""
+
+
+class Preference(TreeBuild):
+    """Pairs of a better and a worse trajectory of a task, for preference training."""
+
+    dataset: Literal["preference"]
+    margin: Scheduled[NonNegative] = Scheduled.constant(0.0)
+    """Least difference in return or verdict, exclusive."""
+    pairs: Scheduled[Count] = Scheduled.constant(1)
+    """Most pairs a task, the widest apart first."""
+    by: str | None = None
+    """Critic whose verdict orders them; null is the return."""
+
+
+class Advantage(TreeBuild):
+    """Rows with advantages within their group, for policy gradients (GRPO, arXiv:2402.03300)."""
+
+    dataset: Literal["advantage"]
+    baseline: Literal["group", "batch", "role", "none"] = "group"
+    """What is taken off the return: the mean of the group, of the stage, of the role, or nothing."""
+    normalise: Flag = True
+    """Whether advantages are divided by the standard deviation."""
+    rewards: dict[str, Scheduled[Number]] = {}
+    """Weights of further rewards by the critic that gave them, added to the return."""
+    tool_reward: Scheduled[NonNegative] = Scheduled.constant(0.0)
+    """Reward of a tool call, at most 1 an episode in all."""
+    keep_groups: Scheduled[Share] = Scheduled.constant(1.0)
+    """Share of groups that are kept, those with the widest spread of rewards."""
+    drop_truncated: Flag = False
+    """Whether episodes that were cut short are left out."""
+
+
+class WorldModel(TreeBuild):
+    """The next observation as the target (early experience, arXiv:2510.08558): authored rows."""
+
+    dataset: Literal["world_model"]
+    failures: Flag = True
+    """Whether observations of failed actions are kept."""
+
+
+class SearchTrace(TreeBuild):
+    """A search, written out as text before the action that it found (procedure cloning, arXiv:2205.10816): authored rows."""
+
+    dataset: Literal["search_trace"]
+    min_reward: Scheduled[Number] = Scheduled.constant(1.0)
+    """Least return of the path that was found."""
+
+
+class Relabel(TreeBuild):
+    """Trajectories with the goals that they did reach, as a critic named them (LMA3, arXiv:2305.12487): authored rows."""
+
+    dataset: Literal["relabel"]
+    per_tree: Scheduled[Count] = Scheduled.constant(10)
+    """Most goals a trajectory."""
+
+
+class Verdicts(TreeBuild):
+    """A critic's own turns, to train the critic."""
+
+    dataset: Literal["verdicts"]
+    agree: Literal["outcome", "all"] = "outcome"
+    """Which verdicts: those that the outcome bears out, or all."""
+
+
+class NewTasks(TreeBuild):
+    """Tasks that a creator proposed in its episodes: makes tasks."""
+
+    makes: ClassVar[ArtifactType | None] = "tasks"
+
+    dataset: Literal["tasks"]
+    draw: Literal["all", "uniform", "informative"] = "all"
+    """Which proposals: all, a uniform draw, or a draw in proportion to max - min of the parent's returns (eva, arXiv:2411.00062)."""
+    share: Scheduled[Share] = Scheduled.constant(1.0)
+    """Share of the proposals that is drawn."""
+
+
+BUILDERS: tuple[type[TreeBuild], ...] = (
+    SelfImitation,
+    Reflection,
+    Attempts,
+    Preference,
+    Advantage,
+    WorldModel,
+    SearchTrace,
+    Relabel,
+    Verdicts,
+    NewTasks,
+)

@@ -1,0 +1,57 @@
+"""`load` reads, checks and returns a recipe; `resolved_yaml` writes one as it was resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path as FilePath
+
+import yaml
+from pydantic import ValidationError
+
+from agentloop.recipe.problem import of_validation, told
+from agentloop.recipe.recipe import Recipe
+from agentloop.recipe.settle import settled
+from agentloop.recipe.source import Source, read
+from agentloop.recipe.surroundings import MODEL_ALIASES, Surroundings
+
+
+def load(
+    path: str | FilePath,
+    overrides: Sequence[str] = (),
+    *,
+    environments: Collection[str] | None = None,
+    models: Collection[str] = MODEL_ALIASES,
+    allow_unavailable: bool = False,
+) -> Recipe:
+    """The recipe in a file, with overrides "a.b=c", fully checked.
+
+    Args:
+        path: The YAML file.
+        overrides: What `--set` was given, in order.
+        environments: Registered names of environments; None leaves names unchecked (paths are always checked).
+        models: Aliases of models.
+        allow_unavailable: Also return what the language can say but this version cannot run.
+
+    Raises:
+        Mistake: With file and line of everything that is wrong.
+    """
+    path = FilePath(path)
+    source = read(path, str(path))
+    surroundings = Surroundings((path.resolve().parent, FilePath.cwd()), environments, models)
+    return check_source(source, surroundings, allow_unavailable=allow_unavailable)
+
+
+def check_source(source: Source, surroundings: Surroundings, *, allow_unavailable: bool = False) -> Recipe:
+    """The recipe that a source holds."""
+    data = settled(source.data)
+    try:
+        recipe = Recipe.model_validate(data, context=surroundings)
+    except ValidationError as error:
+        raise told(of_validation(error, data, Recipe), source) from None
+    return recipe
+
+
+def resolved_yaml(recipe: Recipe) -> str:
+    """The recipe with all its defaults; loading it gives an equal recipe, from any folder."""
+    data = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)

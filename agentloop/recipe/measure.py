@@ -1,0 +1,58 @@
+"""`evaluate` makes a measurement, `gate` decides by one what the next iteration starts from."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from agentloop.recipe.part import Name, NonNegative, unknown
+from agentloop.recipe.reference import References
+from agentloop.recipe.sample import Play
+from agentloop.recipe.schedule import Scheduled
+from agentloop.recipe.settings import ArtifactType
+from agentloop.recipe.stage import METRICS, Work
+
+
+class Evaluate(Play):
+    """Plays a split and measures, with 95 % intervals clustered by task; or measures trees that exist, without playing."""
+
+    kind: ClassVar[str] = "evaluate"
+    takes: ClassVar[tuple[ArtifactType, ...]] = ("trees", "adapter")
+    makes: ClassVar[ArtifactType | None] = "measurement"
+
+    split: Literal["train", "dev", "test"] = "dev"
+    """Split that is played. `test` only in `final`."""
+    environment: Name | None = None
+    """Which of the recipe's `environments`; null where there is one only."""
+    temperature: Scheduled[NonNegative] = Scheduled.constant(0.0)
+    """Sampling temperature; 0 is greedy."""
+    metrics: tuple[str, ...] = ("success", "reward", "turns", "tokens")
+    """What is measured."""
+    compare_to: Literal["base"] | None = None
+    """Measure the bare base model too, with the same prompt, tasks and decoding."""
+
+    @field_validator("metrics")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for index, metric in enumerate(value):
+            if metric not in METRICS:
+                raise unknown("metric", metric, METRICS, path=(index,))
+        return value
+
+
+class Gate(Work):
+    """Accepts what this iteration trained, or goes back to what was best."""
+
+    kind: ClassVar[str] = "gate"
+    takes: ClassVar[tuple[ArtifactType, ...]] = ("measurement",)
+    needs_input: ClassVar[bool] = True
+
+    from_: References = Field(alias="from")
+    """The measurement; never of the test split."""
+    metric: str = "success"
+    """The number that decides."""
+    keep: Literal["best", "last"] = "best"
+    """`best`: accept only what is better than the best so far by more than `margin`; `last`: accept always."""
+    margin: Scheduled[NonNegative] = Scheduled.constant(0.0)
+    """How much better it must be."""

@@ -1,0 +1,177 @@
+"""`sample` makes trees: groups of episodes, best-of-n, beam search and tree search, from tasks or from given nodes.
+
+`Play` holds what `evaluate` needs too: whose tasks, how many, how they are decoded and what limits an episode.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from agentloop.recipe.part import Amount, Count, Flag, Name, NonNegative, Part, PositiveShare, Share, trouble
+from agentloop.recipe.reference import Reference
+from agentloop.recipe.schedule import Scheduled
+from agentloop.recipe.settings import ArtifactType
+from agentloop.recipe.stage import Overflow, Work
+
+
+class Play(Work):
+    """A stage that plays episodes."""
+
+    tasks: Scheduled[Count] | None = None
+    """How many tasks of the split; null is all of them."""
+    samples: Scheduled[Count] = Scheduled.constant(1)
+    """Episodes a task."""
+    temperature: Scheduled[NonNegative] = Scheduled.constant(1.0)
+    """Sampling temperature; 0 is greedy."""
+    top_p: Scheduled[PositiveShare] = Scheduled.constant(1.0)
+    """Nucleus truncation; 1 is none."""
+    top_k: Scheduled[Amount] = Scheduled.constant(0)
+    """Truncation to the k likeliest tokens; 0 is none."""
+    max_tokens: Scheduled[Count] = Scheduled.constant(256)
+    """Most tokens a turn."""
+    max_turns: Scheduled[Count] = Scheduled.constant(16)
+    """Most turns an episode."""
+    overflow: Overflow = "stop"
+    """What happens when a context is full: the episode stops, the oldest turns are dropped, or they are summarised."""
+    concurrency: Count = 32
+    """Episodes that are played at once."""
+    max_failures: Share = 0.1
+    """Share of broken episodes above which the run stops."""
+
+
+class Seat(Part):
+    """Who sits in a seat of a multi-player episode."""
+
+    role: Name
+    """Role that plays it."""
+    temperature: Scheduled[NonNegative] | None = None
+    """In place of the stage's."""
+    max_tokens: Scheduled[Count] | None = None
+    """In place of the stage's."""
+    prompt: str | None = None
+    """System prompt of the seat, in place of the environment's."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: object) -> object:
+        """`seats: {attacker: red}` is short for `seats: {attacker: {role: red}}`."""
+        return {"role": value} if isinstance(value, str) else value
+
+
+class StartFrom(Part):
+    """Nodes of trees that episodes start from, in place of the first observation."""
+
+    from_: Reference = Field(alias="from")
+    """The trees."""
+    at: Literal["end", "failure", "error", "turn", "random"] = "end"
+    """Which nodes: where episodes ended, ended without success, where a critic found the first error, every turn, or a random turn of each episode."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: object) -> object:
+        """`start_from: errors` is short for `start_from: {from: errors}`."""
+        return {"from": value} if isinstance(value, str) else value
+
+
+class Memory(Part):
+    """Entries of a store that are put into the prompt."""
+
+    from_: Reference = Field(alias="from")
+    """The store."""
+    top: Scheduled[Count] = Scheduled.constant(4)
+    """Most entries an episode, the most similar first."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: object) -> object:
+        return {"from": value} if isinstance(value, str) else value
+
+
+class Sample(Play):
+    """Plays episodes and keeps every turn: makes trees."""
+
+    kind: ClassVar[str] = "sample"
+    takes: ClassVar[tuple[ArtifactType, ...]] = ("tasks",)
+    makes: ClassVar[ArtifactType | None] = "trees"
+
+    split: Literal["train", "dev"] = "train"
+    """Split that the tasks come from. What was sampled from dev may be measured, never trained on."""
+    start_from: StartFrom | None = None
+    """Nodes that episodes start from."""
+    seats: dict[Name, Seat] | None = None
+    """Seat to role, for environments with several seats."""
+    environments: dict[Name, Scheduled[NonNegative]] | None = None
+    """Share of each environment, by its name in the recipe's `environments`."""
+    memory: Memory | None = None
+    """Entries of a store in the prompt."""
+    draw: Literal["policy", "admissible"] = "policy"
+    """Where actions come from: the model's own words, or the admissible actions of the environment."""
+    into: Name | None = None
+    """Store that the trees are added to."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _on_train(cls, value: object) -> object:
+        if isinstance(value, dict) and value.get("split") == "test":
+            raise trouble("the test split is measured once, by an 'evaluate' in 'final', and never sampled for training", path=("split",), found="test", expected="train or dev")
+        return value
+
+    @property
+    def inputs(self) -> tuple[Reference, ...]:
+        more = [part.from_ for part in (self.start_from, self.memory) if part is not None]
+        return (*(self.from_ or ()), *more)
+
+
+class GroupSample(Sample):
+    """`samples` episodes a task, independent of each other."""
+
+    method: Literal["group"] = "group"
+    samples: Scheduled[Count] = Scheduled.constant(8)
+    """Episodes a task: the size of the group."""
+
+
+class BestOfN(Sample):
+    """In each turn `width` candidates, of which the critic's best is played."""
+
+    method: Literal["best_of_n"]
+    width: Scheduled[Count] = Scheduled.constant(8)
+    """Candidates a turn."""
+    critic: Name | None = None
+    """Role that scores candidates; null is the environment's reward at the end of the episode."""
+
+
+class Beam(Sample):
+    """The `width` best partial episodes are kept after each turn."""
+
+    method: Literal["beam"]
+    width: Scheduled[Count] = Scheduled.constant(4)
+    """Partial episodes that are kept."""
+    branch: Scheduled[Count] = Scheduled.constant(4)
+    """Candidates a turn of each."""
+    critic: Name | None = None
+    """Role that scores partial episodes; null is the reward so far."""
+
+
+class TreeSearch(Sample):
+    """Monte-Carlo tree search by UCT (Agent-R, arXiv:2501.11425)."""
+
+    method: Literal["mcts"]
+    simulations: Scheduled[Count] = Scheduled.constant(8)
+    """Walks from the root to a leaf, a task."""
+    width: Scheduled[Count] = Scheduled.constant(4)
+    """Candidates an expansion."""
+    depth: Scheduled[Count] = Scheduled.constant(20)
+    """Most turns of a path."""
+    exploration: Scheduled[NonNegative] = Scheduled.constant(0.25)
+    """Weight of the exploration term."""
+    deduplicate: Flag = True
+    """Whether equal candidates of an expansion are one."""
+    critic: Name | None = None
+    """Role that values leaves; null is the environment's reward at the end."""
+
+
+SAMPLING: tuple[type[Sample], ...] = (GroupSample, BestOfN, Beam, TreeSearch)
+
+__all__ = ["SAMPLING", "Beam", "BestOfN", "GroupSample", "Memory", "Play", "Sample", "Seat", "StartFrom", "TreeSearch"]

@@ -1,0 +1,109 @@
+"""`train` makes an adapter from rows, by TRL. The defaults are for LoRA on all linear layers."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from agentloop.recipe.part import Amount, Count, Flag, NonNegative, Positive, Share, trouble
+from agentloop.recipe.reference import References
+from agentloop.recipe.schedule import Scheduled
+from agentloop.recipe.settings import ArtifactType, Start
+from agentloop.recipe.stage import Work
+
+
+class Train(Work):
+    """Reads rows and makes an adapter of its role."""
+
+    kind: ClassVar[str] = "train"
+    takes: ClassVar[tuple[ArtifactType, ...]] = ("rows",)
+    makes: ClassVar[ArtifactType | None] = "adapter"
+    needs_input: ClassVar[bool] = True
+
+    from_: References = Field(alias="from")
+    """The rows."""
+    start: Start = "previous"
+    """What the training continues: nothing (`base`), the adapter that the iteration started with, or the best one so far."""
+    epochs: Scheduled[Positive] = Scheduled.constant(2.0)
+    """Passes over the rows."""
+    updates: Scheduled[Count] | None = None
+    """Optimiser updates, in place of `epochs`."""
+    learning_rate: Scheduled[Positive] = Scheduled.constant(2e-4)
+    """Highest learning rate."""
+    decay: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls to 0 after the warm-up."""
+    warmup: Share = 0.05
+    """Share of the updates in which the learning rate rises from 0."""
+    batch_size: Scheduled[Count] = Scheduled.constant(8)
+    """Rows an optimiser update, over all processes."""
+    weight_decay: NonNegative = 0.0
+    """Of AdamW."""
+    max_grad_norm: Positive = 1.0
+    """Gradients are clipped to this norm."""
+    rank: int = Field(16, strict=True, ge=1, le=512)
+    """Rank of the adapter. The engine must serve it: see `max_lora_rank` of the engine."""
+    alpha: Positive = 32.0
+    """LoRA's scale is alpha / rank."""
+    dropout: float = Field(0.0, strict=True, ge=0, lt=1)
+    """Of the adapter's input."""
+    max_length: Count | None = None
+    """Rows with more ids are left out, and counted; null is no limit."""
+    packing: Flag = False
+    """Whether several rows share a sequence; false groups rows by length."""
+    max_rows: Scheduled[Count] | None = None
+    """Most rows, drawn at random; null is all."""
+    processes: Count = 1
+    """Processes that train together."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_length(cls, value: object) -> object:
+        if isinstance(value, dict) and value.get("epochs") is not None and value.get("updates") is not None:
+            raise trouble("a training says 'epochs' or 'updates', not both", path=("updates",))
+        return value
+
+
+class SupervisedTrain(Train):
+    """Supervised fine-tuning: cross-entropy on the masked ids, rows weighted by their weight."""
+
+    method: Literal["sft"] = "sft"
+
+
+class PreferenceTrain(Train):
+    """Direct preference optimisation (arXiv:2305.18290) on pairs of rows."""
+
+    method: Literal["dpo"]
+    beta: Scheduled[Positive] = Scheduled.constant(0.1)
+    """Strength of the pull to the reference."""
+    learning_rate: Scheduled[Positive] = Scheduled.constant(5e-6)
+    """Highest learning rate."""
+    loss: Literal["sigmoid", "simpo", "orpo", "kto"] = "sigmoid"
+    """Form of the loss."""
+
+
+class PolicyTrain(Train):
+    """Policy gradients on rows with behaviour log-probabilities (GRPO, arXiv:2402.03300, and its kin)."""
+
+    method: Literal["grpo"]
+    epochs: Scheduled[Positive] = Scheduled.constant(1.0)
+    """Passes over the rows."""
+    learning_rate: Scheduled[Positive] = Scheduled.constant(1e-5)
+    """Highest learning rate."""
+    clip_low: Scheduled[Positive] = Scheduled.constant(0.2)
+    """How far the ratio may fall below 1."""
+    clip_high: Scheduled[Positive] = Scheduled.constant(0.2)
+    """How far the ratio may rise above 1."""
+    kl: Scheduled[NonNegative] = Scheduled.constant(0.0)
+    """Weight of the divergence from the adapter's start."""
+    aggregate: Literal["token", "sequence", "constant"] = "token"
+    """How token losses become one number: mean over tokens, over sequences, or by a constant length (Dr. GRPO)."""
+    loss: Literal["clip", "clip_cov", "reinforce"] = "clip"
+    """Form of the loss."""
+    imitation: Scheduled[NonNegative] = Scheduled.constant(0.0)
+    """Weight of rows that come from a store, after recalibration (SPEAR, arXiv:2509.22601)."""
+    max_staleness: Amount | None = None
+    """Iterations by which a row's adapter may lag behind; null is no limit."""
+
+
+TRAINERS: tuple[type[Train], ...] = (SupervisedTrain, PreferenceTrain, PolicyTrain)
