@@ -14,8 +14,8 @@ summary    overflow "summarise": a summary by the policy yes, and so does the tu
            stands for the turns so far
 ========== ============================================= ==========================================================
 
-Under overflow "stop" nothing is started afresh: `observe` raises `ContextFull`, the episode is truncated ("context") and what was sampled trains
-like any other.
+Under overflow "stop" nothing is started afresh: `observe` raises `ContextFull`, the episode is truncated ("context") and what was sampled
+trains like any other.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class Prompt:
         ids: What is new since the turn that is extended, or the whole prompt if `fresh`.
         extends: Id of the turn whose context this continues, or None.
         fresh: Why the context was started afresh, or None.
-        asks_summary: The policy is asked to summarise, not to act: sample a turn without a step, `add` it, and `observe` the same text again.
+        asks_summary: The policy is asked to summarise, not to act: sample a turn without a step, `add` it, and `observe` the same text
+            again.
     """
 
     ids: tuple[int, ...]
@@ -82,8 +83,9 @@ class _Exchange:
 class Conversation:
     """One seat's context in one episode.
 
-    Usage: `prompt = conversation.observe(text)`; sample from `conversation.context_ids`; make a `Turn` with `prompt.ids`, `prompt.extends` and
-    `prompt.fresh`; `conversation.add(turn)`; and again. Observing again before a turn is added replaces the pending prompt.
+    Usage: `prompt = conversation.observe(text)`; sample from `conversation.context_ids`; make a `Turn` with `prompt.ids`,
+    `prompt.extends` and `prompt.fresh`; `conversation.add(turn)`; and again. Observing again before a turn is added replaces the pending
+    prompt.
 
     Args:
         renderer: The model's renderer.

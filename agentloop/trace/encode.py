@@ -1,11 +1,11 @@
 """Text to ids such that no piece of data can forge a control token.
 
-A prompt is a sequence of pieces: the chat template's own text, in which control tokens mean what they say, and data (observations, worked examples,
-system prompts), in which they are plain characters. The invariants:
+A prompt is a sequence of pieces: the chat template's own text, in which control tokens mean what they say, and data (observations, worked
+examples, system prompts), in which they are plain characters. The invariants:
 
 - a control token occurs in the ids exactly where the template put it;
-- where no data contains the spelling of a control token, the ids are those of encoding the whole string at once, merges across the borders of
-  pieces included, hence identical to what the model's official template gives.
+- where no data contains the spelling of a control token, the ids are those of encoding the whole string at once, merges across the
+  borders of pieces included, hence identical to what the model's official template gives.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Piece(NamedTuple):
     Attributes:
         text: The text.
         trusted: Whether control tokens in it are meant; true of the template's own text only.
-        markup: Whether non-special markup tokens ("<think>", "<tool_call>") in it are meant: true of the recipe author's and the policy's own
-            text, false of what an environment says. Special tokens are never meant in data.
+        markup: Whether non-special markup tokens ("<think>", "<tool_call>") in it are meant: true of the recipe author's and the policy's
+            own text, false of what an environment says. Special tokens are never meant in data.
     """
 
     text: str

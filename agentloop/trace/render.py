@@ -1,8 +1,8 @@
 """The token renderer: turns a chat into ids once, and then only appends.
 
-A sampled turn is never rendered again. What stands between it and the next generation prompt is taken from a dummy conversation; where the whole
-prompt has to be made afresh (a template that alters earlier turns, a dropped window, a summary), the stored ids of the turns that stay are put in as
-they are. Text is data: see `agentloop.trace.encode`.
+A sampled turn is never rendered again. What stands between it and the next generation prompt is taken from a dummy conversation; where
+the whole prompt has to be made afresh (a template that alters earlier turns, a dropped window, a summary), the stored ids of the turns
+that stay are put in as they are. Text is data: see `agentloop.trace.encode`.
 
 `Conversation`, in `agentloop.trace.conversation`, keeps one seat's context in one episode with it.
 """
@@ -28,8 +28,8 @@ class Renderer:
     Args:
         tokenizer: A transformers tokenizer with a chat template, or anything of that shape.
         observation_role: Role of observations after the first, "user" or, where the template has it, "tool".
-        history: "template" follows a template that alters earlier turns (Qwen 3 drops their thinking): such a turn ends its segment and the next
-            context starts afresh. "append" keeps every turn as it was sampled, whatever the template would do.
+        history: "template" follows a template that alters earlier turns (Qwen 3 drops their thinking): such a turn ends its segment and
+            the next context starts afresh. "append" keeps every turn as it was sampled, whatever the template would do.
         chat_template_kwargs: Passed to the template, for example `{"enable_thinking": False}`.
 
     Attributes:

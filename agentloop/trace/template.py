@@ -1,8 +1,9 @@
 """What a chat template does, found out by rendering dummy conversations with it.
 
-Texts never pass through the template: it is rendered with sentinels in their place, so that its structure cannot depend on what an environment says,
-and the texts are put in afterwards, trimmed as the template would trim them. What has to be known beforehand: whether there is a system role, which
-roles trim their text, which token ends an assistant's turn, and how the template would show an assistant's turn once it is history.
+Texts never pass through the template: it is rendered with sentinels in their place, so that its structure cannot depend on what an
+environment says, and the texts are put in afterwards, trimmed as the template would trim them. What has to be known beforehand: whether
+there is a system role, which roles trim their text, which token ends an assistant's turn, and how the template would show an assistant's
+turn once it is history.
 """
 
 from __future__ import annotations
