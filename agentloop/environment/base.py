@@ -1,7 +1,7 @@
 """The protocol that every environment keeps, and that a user's own environment is written against.
 
-Three methods are enough: `tasks`, `reset` and `step`, sync or async. Everything else has a default. An instance plays one episode at a time; the
-framework makes as many instances as it plays episodes at once, and calls `close` on each.
+Three methods are enough: `tasks`, `reset` and `step`, sync or async. Everything else has a default. An instance plays
+one episode at a time; the framework makes as many instances as it plays episodes at once, and calls `close` on each.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Environment:
         raise NotImplementedError(f"{type(self).__name__} has no snapshots; states are reached by replay")
 
     def demonstration(self, task: Task) -> Sequence[str] | None:
-        """Actions that solve `task` from `reset` on; None where no solution is known. Used for worked examples and by `agentloop env check`."""
+        """Actions that solve `task` from `reset` on, or None; used for worked examples and by `agentloop env check`."""
         return None
 
     def examples(self, count: int) -> Sequence[Sequence[Message]]:
@@ -108,6 +108,6 @@ class Environment:
         """Names of those who act in an episode; default one. With more, `turn` says whose turn it is."""
         return ("actor",)
 
-    def close(self) -> None | Awaitable[None]:
+    def close(self) -> Awaitable[None] | None:
         """Release what the instance holds (processes, sockets, files). Called once, also after a failure."""
         return None

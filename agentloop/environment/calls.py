@@ -1,7 +1,8 @@
 """Tool calls in a model's message, in any of the formats that models emit; and calls written out in one of them.
 
-`parse_calls` never raises, whatever the text, and never evaluates anything: arguments are literals. Formats are tried from the most explicit to
-the least, and the first that is present wins, so that a call that is merely mentioned beside an explicit one does not run:
+`parse_calls` never raises, whatever the text, and never evaluates anything: arguments are literals. Formats are tried
+from the most explicit to the least, and the first that is present wins, so that a call that is merely mentioned beside
+an explicit one does not run:
 
 1. Hermes style: `<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>`; a closing tag that is missing is forgiven;
 2. a fenced block: three backticks and `json`, `tool_call`, `python` or no label, with JSON or plain calls inside;
@@ -9,8 +10,8 @@ the least, and the first that is present wins, so that a call that is merely men
 4. a plain call, with keywords or by position: `add(a=1, b=2)`, `add(1, 2)`. A known tool is found anywhere in the text, an unknown one only
    where it fills a line.
 
-What looks like a call and cannot be read comes back as `Malformed`, with a reason that the model can learn from. Thoughts (`<think>...</think>`) are
-left out first.
+What looks like a call and cannot be read comes back as `Malformed`, with a reason that the model can learn from.
+Thoughts (`<think>...</think>`) are left out first.
 """
 
 from __future__ import annotations

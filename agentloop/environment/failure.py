@@ -1,4 +1,4 @@
-"""What can go wrong with an environment while it plays, by kind, so that failures are counted and never taken for outcomes of the policy."""
+"""What can go wrong with an environment while it plays, by kind, so that none is taken for an outcome of the policy."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ FailureKind = Literal[
 class EnvironmentFailure(RunFailed):
     """An episode that broke in its environment. The instance is closed and replaced.
 
-    Kinds: "environment.create" (`__init__` raised), "environment.reset", "environment.step" (any call during an episode raised),
-    "environment.timeout" (a call did not return in time), "environment.protocol" (a call returned something that the protocol does not allow).
+    Kinds: "environment.create" (`__init__` raised), "environment.reset", "environment.step" (any call during an episode
+    raised), "environment.timeout" (a call did not return in time), "environment.protocol" (a call returned something that
+    the protocol does not allow).
 
     Attributes:
         kind: See above.

@@ -30,7 +30,8 @@ def load_file(
     Args:
         path: The file.
         target: Name of the class, or "" for the only one.
-        package: Name of the shipped environment whose folder the file is in, so that it can import its neighbours relatively; None for a user's file.
+        package: Name of the shipped environment whose folder the file is in, so that it can import its neighbours
+            relatively; None for a user's file.
         install: What to type when a module is missing.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Options that a recipe gives an environment: held against the signature of its `__init__`, so that a misspelt one never plays with the default."""
+"""Options that a recipe gives an environment, held against its `__init__`: a misspelt one never plays with the default."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _converted(id: str, environment: type[Environment], name: str, value: object
     try:
         hint = typing.get_type_hints(environment.__init__, include_extras=True).get(name)
         adapter = pydantic.TypeAdapter(hint) if hint is not None else None
-    except Exception:  # noqa: BLE001 - a type that pydantic does not know is the environment's own business
+    except Exception:
         return value
     if adapter is None:
         return value

@@ -80,19 +80,21 @@ class Player:
         result = await self._call("environment.step", "step", action)
         if not isinstance(result, StepResult):
             raise self._protocol("step", result, "StepResult(observation, reward, done)")
-        if not isinstance(result.reward, Real) or not math.isfinite(result.reward):
-            raise self._protocol("step", result.reward, "a finite number", part="reward")
+        reward: Any = result.reward
+        if not isinstance(reward, Real) or not math.isfinite(reward):
+            raise self._protocol("step", reward, "a finite number", part="reward")
         for part in ("done", "truncated"):
             if getattr(result, part) not in (True, False):
                 raise self._protocol("step", getattr(result, part), "True or False", part=part)
-        if not isinstance(result.info, dict):
-            raise self._protocol("step", result.info, "a dictionary of JSON values", part="info")
+        info: Any = result.info
+        if not isinstance(info, dict):
+            raise self._protocol("step", info, "a dictionary of JSON values", part="info")
         return StepResult(
             self._text("step", result.observation, part="observation"),
-            float(result.reward),
+            float(reward),
             bool(result.done),
             bool(result.truncated),
-            json.loads(json.dumps(result.info, default=str)) if result.info else {},
+            json.loads(json.dumps(info, default=str)) if info else {},
         )
 
     def system_prompt(self) -> str:
@@ -250,14 +252,14 @@ def is_async(environment: type[Environment]) -> bool:
 def _attempt(function: Callable[..., Any], *arguments: Any) -> Outcome:
     try:
         return Outcome(function(*arguments))
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - reported as a failure of the environment
+    except (Exception, SystemExit) as error:
         return Outcome(error=error)
 
 
 async def _settle(value: Awaitable[Any]) -> Outcome:
     try:
         return Outcome(await value)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - reported as a failure of the environment
+    except (Exception, SystemExit) as error:
         return Outcome(error=error)
 
 

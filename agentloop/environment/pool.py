@@ -5,9 +5,10 @@
             async with pool.instance() as player:
                 observation = await player.reset(task)
 
-At most `min(concurrency, Environment.concurrency)` instances play at once; who comes later waits for a free one. Instances are reused from episode to episode,
-closed after a failure, after a while without work, and when the pool closes. A synchronous environment lives in a thread of its own, an asynchronous one
-on the event loop (where a call that blocks cannot be timed out). One that hangs is abandoned and replaced.
+At most `min(concurrency, Environment.concurrency)` instances play at once; who comes later waits for a free one. Instances
+are reused from episode to episode, and closed after a failure, after a while without work, and when the pool closes. A
+synchronous environment lives in a thread of its own, an asynchronous one on the event loop (where a call that blocks cannot
+be timed out). One that hangs is abandoned and replaced.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Where environments come from: installed packages by entry point, those shipped with agentloop by folder, a user's own by path.
 
-`find` and `names` import no environment, so that a recipe is checked at once; `EnvironmentSpec.load` does. Whatever is wrong with an environment
-before it plays is a `Mistake` that names the user's own file and line.
+`find` and `names` import no environment, so that a recipe is checked at once; `EnvironmentSpec.load` does. Whatever is
+wrong with an environment before it plays is a `Mistake` that names the user's own file and line.
 
 - Shipped: `environments/NAME/environment.py`, one `Environment` class, modules beside it imported relatively (`from .recipes import ...`).
 - Installed: an entry point of group `agentloop.environments`, whose value is `package.module:Class`.

@@ -1,7 +1,7 @@
 """A typed method as a tool: its names, types and docstring become the schema that the model sees and the check of what the model sends.
 
-Annotations are resolved when the environment is made, so that a tool that cannot be described is the user's mistake, named with file and line, and
-never a surprise in the middle of a run.
+Annotations are resolved when the environment is made, so that a tool that cannot be described is the user's mistake,
+named with file and line, and never a surprise in the middle of a run.
 """
 
 from __future__ import annotations

@@ -13,11 +13,12 @@
 
 The contract, turn by turn:
 
-- A message with calls runs them in order (`most_calls` at most; 1 means the first only) until one fails or ends the episode. The observation holds
-  one result a line, the reward is their sum.
+- A message with calls runs them in order (`most_calls` at most; 1 means the first only) until one fails or ends the
+  episode. The observation holds one result a line, the reward is their sum.
 - A message without a call goes to `answer`, which a subclass defines; by default it is answered with a reminder of how to call.
-- Nothing that a model writes raises. A malformed call, an unknown tool, wrong arguments and a tool that raises are observations that begin with
-  `error:` and say what was expected; `info["errors"]` counts them by kind (malformed, unknown, arguments, raised, no_call).
+- Nothing that a model writes raises. A malformed call, an unknown tool, wrong arguments and a tool that raises are
+  observations that begin with `error:` and say what was expected; `info["errors"]` counts them by kind (malformed,
+  unknown, arguments, raised, no_call).
 - A tool returns text, any JSON value, or a `StepResult` of its own to give a reward or end the episode. It may be async.
 """
 
@@ -57,8 +58,8 @@ class ToolEnvironment(Environment):
     """Base class of environments that are played by calling tools. Define `tasks`, `reset`, `answer` and methods marked `@tool`.
 
     Class attributes:
-        tool_schema: How the tools are shown in the system prompt: "signature", a line a tool for small contexts, or "json", full JSON schemas
-            in `<tools>` tags, which larger models were trained on.
+        tool_schema: How the tools are shown in the system prompt: "signature", a line a tool for small contexts, or
+            "json", full JSON schemas in `<tools>` tags, which larger models were trained on.
         call_format: How the model is asked to write a call; by default "plain" with signatures and "hermes" with JSON schemas. All
             formats are understood, whatever is asked for.
         most_calls: Most calls of one message that are run.
@@ -196,7 +197,7 @@ class ToolEnvironment(Environment):
         try:
             value = getattr(self, call.name)(**arguments)
             value = await value if inspect.isawaitable(value) else value
-        except Exception as error:  # noqa: BLE001 - whatever a tool raises is for the model to read
+        except Exception as error:
             reason = str(error) if isinstance(error, ValueError) and str(error) else f"{type(error).__name__}: {error}".rstrip(": ")
             return StepResult(
                 f"error: {call.name}: {reason}"[:_LONGEST_ERROR],

@@ -1,8 +1,8 @@
 """A thread that one environment instance lives in.
 
-Many environments are bound to the thread that made them (SQLite, browsers, Java bridges), so all calls of an instance run in one thread, in order. The
-thread is a daemon: one that hangs in a user's code can be abandoned and does not keep the process from ending, which the threads of
-`concurrent.futures` would.
+Many environments are bound to the thread that made them (SQLite, browsers, Java bridges), so all calls of an instance
+run in one thread, in order. The thread is a daemon: one that hangs in a user's code can be abandoned and does not keep
+the process from ending, which the threads of `concurrent.futures` would.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class InstanceThread:
                 continue
             try:
                 outcome = Outcome(function(*arguments))
-            except BaseException as error:  # noqa: BLE001 - also SystemExit: a user's `exit()` must not end the thread unseen
+            except BaseException as error:
                 outcome = Outcome(error=error)
             future.set_result(outcome)
             del future, function, arguments, outcome, item
