@@ -1,6 +1,7 @@
 """Which adapter each role plays with now, and which is the best so far: replayed from the journal, never stored apart from it.
 
-Three kinds of finished stage move a lineage: a `train` stage makes a new version current; a `gate` stage either adopts the current version as the best or returns to
+Three kinds of finished stage move a lineage: a `train` stage makes a new version current; a `gate` stage either adopts the current
+version as the best or returns to
 the best one; everything else leaves it alone. Without a gate the latest version counts as the best.
 """
 
@@ -82,10 +83,11 @@ class Lineage:
 
 
 def decide(*, candidate: str, value: float, incumbent: Incumbent, margin: float) -> Incumbent:
-    """The gate with `keep: best`: the candidate is adopted when it beats the incumbent by at least `margin`.
+    """The gate with `keep: best`: the candidate is adopted when it is better than the incumbent by more than `margin`.
 
-    An incumbent that was never measured cannot be defended, so the candidate is adopted. A candidate that is the incumbent stays, with its new value.
+    An incumbent that was never measured cannot be defended, so the candidate is adopted. A candidate that is the incumbent stays, with
+    its new value.
     """
-    if incumbent.value is None or candidate == incumbent.adapter or value - incumbent.value >= margin:
+    if incumbent.value is None or candidate == incumbent.adapter or value - incumbent.value > margin:
         return Incumbent(candidate, value)
     return incumbent

@@ -1,6 +1,7 @@
 """A trajectory as a person reads it: turn by turn, token by token, with what was trained on marked.
 
-Reads only ids: the text of every piece is the decoding of exactly the ids that the model saw or produced, so what the colours show is the mask and not a
+Reads only ids: the text of every piece is the decoding of exactly the ids that the model saw or produced, so what the colours show is the
+mask and not a
 reconstruction of it.
 """
 

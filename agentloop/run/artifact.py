@@ -1,6 +1,7 @@
 """Artifacts appear by an atomic rename, or not at all.
 
-Whatever a stage writes goes to a partial path beside its final one, is flushed to disk, and is then renamed. A kill at any instant leaves either the
+Whatever a stage writes goes to a partial path beside its final one, is flushed to disk, and is then renamed. A kill at any instant leaves
+either the
 whole artifact or a partial that the next run removes; never half of one under its final name.
 """
 

@@ -1,7 +1,9 @@
 """The journal: one append-only file from which everything about a run's progress follows.
 
-A line is one event of one stage: started, finished or failed. A stage is finished when, and only when, its "finished" line is whole on disk; that line carries
-the outputs with their content hashes, the measurements and the token counts, so that nothing else has to be consistent with anything. A line torn by a kill
+A line is one event of one stage: started, finished or failed. A stage is finished when, and only when, its "finished" line is whole on
+disk; that line carries
+the outputs with their content hashes, the measurements and the token counts, so that nothing else has to be consistent with anything. A
+line torn by a kill
 is dropped when the journal is opened again, and the stage runs again.
 """
 

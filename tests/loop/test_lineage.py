@@ -59,9 +59,10 @@ def test_roles_do_not_mix() -> None:
     ("value", "incumbent", "margin", "adopted"),
     [
         (0.5, Incumbent(BASE, None), 0.1, True),
-        (0.5, Incumbent(BASE, 0.5), 0.0, True),
+        (0.5, Incumbent(BASE, 0.5), 0.0, False),
         (0.5, Incumbent(BASE, 0.45), 0.1, False),
         (0.55, Incumbent(BASE, 0.25), 0.25, True),
+        (0.5, Incumbent(BASE, 0.25), 0.25, False),
         (0.4, Incumbent("new", 0.6), 0.0, True),
     ],
 )

@@ -1,0 +1,85 @@
+"""`build`: makes rows from trees by a dataset builder, or mixes rows in given shares. Needs neither an engine nor an environment."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from pathlib import Path
+
+from agentloop.dataset import registry
+from agentloop.dataset.mix import MixedRows
+from agentloop.dataset.row import Row
+from agentloop.dataset.store import ParquetRows, write_rows
+from agentloop.errors import RunFailed
+from agentloop.loop import references
+from agentloop.loop.context import Context, Outcome, StageRun
+from agentloop.recipe.build import Build, Mix
+from agentloop.recipe.reference import Reference
+from agentloop.run.journal import Output
+from agentloop.trace.store import read_trees
+from agentloop.trace.tree import Tree
+
+
+async def build(run: StageRun, context: Context) -> Outcome:
+    """Write the rows; a build without a single row is finished too, and the training that reads it is left out."""
+    stage = run.stage
+    assert isinstance(stage, Build)
+    rows: Iterable[Row] = _mixed(stage, run, context) if isinstance(stage, Mix) else _built(stage, run, context)
+    size = stage.size.at(run.schedule_at) if stage.size is not None else None
+    if size is not None:
+        rows = _drawn(list(rows), size, seed=f"{context.recipe.seed}/{run.key}")
+    path = context.directory.artifact(run.label, "rows", stage.id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count = write_rows(path, rows)
+    written = ParquetRows(path)
+    tasks = len({row.task for row in written})
+    output = Output("rows", context.directory.relative(path), written.content_hash(), count)
+    note = f"{count} rows of {tasks} tasks" if count else "no rows"
+    return Outcome({stage.id: output}, about={"note": note, "tasks": tasks, "trained_ids": sum(sum(row.mask) for row in written)})
+
+
+def _built(stage: Build, run: StageRun, context: Context) -> Iterator[Row]:
+    builder = registry.find(str(stage.model_dump()["dataset"]))
+    known = {field.name for field in fields(builder.settings)}
+    settings = {name: value for name, value in stage.settings(run.schedule_at).items() if name in known}
+    trees = _trees(references.paths(stage.inputs, run, context.directory))
+    return builder.build(trees, builder.configure(settings), stage=stage.id, iteration=run.iteration)
+
+
+def _trees(paths: list[Path]) -> Iterator[Tree]:
+    for path in paths:
+        yield from read_trees(path)
+
+
+def _mixed(stage: Mix, run: StageRun, context: Context) -> Iterator[Row]:
+    sources: dict[str, ParquetRows | _Chain] = {}
+    for name in stage.mix:
+        parts = [ParquetRows(path) for path in references.paths((Reference.parse(name),), run, context.directory)]
+        sources[name] = parts[0] if len(parts) == 1 else _Chain(parts)
+    shares = {name: share.at(run.schedule_at) for name, share in stage.mix.items()}
+    if not any(len(source) for source in sources.values()):
+        raise RunFailed(f"stage {run.key} has nothing to mix: {', '.join(sources)} are empty")
+    return iter(MixedRows(sources, shares, seed=context.recipe.seed + run.iteration))
+
+
+class _Chain:
+    """Several artifacts of rows as one `RowSource`, one after the other."""
+
+    def __init__(self, parts: list[ParquetRows]) -> None:
+        self._parts = parts
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self._parts)
+
+    def __iter__(self) -> Iterator[Row]:
+        for part in self._parts:
+            yield from part
+
+
+def _drawn(rows: list[Row], size: int, *, seed: str) -> list[Row]:
+    """At most `size` rows, drawn by the seed, in their own order."""
+    if len(rows) <= size:
+        return rows
+    chosen = set(random.Random(seed).sample(range(len(rows)), size))
+    return [row for index, row in enumerate(rows) if index in chosen]

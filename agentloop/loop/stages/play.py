@@ -1,0 +1,81 @@
+"""What `sample` and `evaluate` share: playing tasks with one adapter into one artifact of trees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from agentloop.environment.base import Split, Task
+from agentloop.errors import RunFailed
+from agentloop.evaluation.benchmark import Evaluation, evaluate
+from agentloop.loop.context import Context, StageRun
+from agentloop.recipe.sample import Play
+from agentloop.recipe.settings import Environment
+from agentloop.sampling.group import Origin, SamplingReport
+from agentloop.sampling.progress import display
+from agentloop.sampling.prompt import preface
+from agentloop.sampling.settings import SampleSettings
+
+Choose = Callable[[Sequence[Task], int | None], list[Task]]
+"""Which of the split's tasks are played, given how many are asked for."""
+
+
+async def play(
+    run: StageRun, context: Context, stage: Play, path: Path, *, adapter: str, environment: Environment, split: Split, choose: Choose
+) -> Evaluation:
+    """Play what the stage asks for into `path`; a call with the same path after a kill goes on with the missing episodes.
+
+    Raises:
+        RunFailed: The environment has no tasks of that split, or too many episodes broke.
+    """
+    settings = sample_settings(stage, run.schedule_at)
+    engine = await context.serving.engine()
+    async with context.pool(environment, settings.alive) as pool:
+        everything = await pool.tasks(split)
+        if not everything:
+            raise RunFailed(f"environment {environment.id!r} has no {split} tasks, which stage {run.key} would play")
+        count = stage.tasks.at(run.schedule_at) if stage.tasks is not None else None
+        return await evaluate(
+            choose(everything, count),
+            engine=engine,
+            pool=pool,
+            renderer=context.renderer,
+            settings=settings,
+            origin=Origin(stage=stage.id, environment=environment.id, split=split, iteration=run.label, seed=context.recipe.seed),
+            path=path,
+            adapter=adapter,
+            preface=await preface(pool, context.examples(), context.recipe.prompt.system),
+            display=display(quiet=context.quiet),
+        )
+
+
+def sample_settings(stage: Play, iteration: int) -> SampleSettings:
+    """The stage's settings for the sampler, schedules read at `iteration`."""
+    return SampleSettings(
+        samples=stage.samples.at(iteration),
+        temperature=stage.temperature.at(iteration),
+        top_p=stage.top_p.at(iteration),
+        top_k=stage.top_k.at(iteration),
+        max_tokens=stage.max_tokens.at(iteration),
+        max_turns=stage.max_turns.at(iteration),
+        overflow=stage.overflow,
+        concurrency=stage.concurrency,
+        max_failures=stage.max_failures,
+        role=stage.role,
+    )
+
+
+def sampling_facts(report: SamplingReport | None) -> dict[str, Any]:
+    """What the report of a run shows of one sampling, as JSON."""
+    if report is None:
+        return {}
+    return {
+        "resumed": report.resumed,
+        "truncated": report.truncated,
+        "fresh": report.fresh,
+        "retried": report.retried,
+        "engine_seconds": round(report.engine_seconds, 2),
+        "environment_seconds": round(report.environment_seconds, 2),
+        "first_failures": {kind: failure.traceback or failure.message for kind, failure in report.first_failures.items()},
+    }

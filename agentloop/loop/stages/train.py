@@ -1,0 +1,92 @@
+"""`train`: makes the next version of a role's adapter from rows, in a process of its own, and proves that the engine serves it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import asdict
+from pathlib import Path
+
+from agentloop.dataset.store import ParquetRows
+from agentloop.engine.adapter import adapter_version
+from agentloop.engine.base import AdapterVersion
+from agentloop.loop import references
+from agentloop.loop.context import Context, Outcome, StageRun
+from agentloop.recipe.train import Train
+from agentloop.run.artifact import remove
+from agentloop.run.journal import Output
+from agentloop.training.job import Trained, TrainingJob
+from agentloop.training.launch import train as launch
+
+
+async def train(run: StageRun, context: Context) -> Outcome:
+    """Train on all rows that `from` names; without a single row the role keeps the adapter that it has."""
+    stage = run.stage
+    assert isinstance(stage, Train)
+    rows = [path for path in references.paths(stage.from_, run, context.directory) if len(ParquetRows(path))]
+    if not rows:
+        return Outcome(about={"note": "no rows to train on: the adapter stays as it is"})
+    output = context.directory.artifact(run.label, "adapter", stage.role)
+    remove(output)  # of a training whose end was never journalled
+    job = _job(stage, run, context, rows, output)
+    await context.serving.make_room()
+    trained = await _run(job, context.directory.logs / "training" / run.key.replace("/", "-"))
+    version = adapter_version(output, stage.role, run.iteration)
+    _, check = await context.serving.serve(version)
+    return Outcome(
+        {stage.role: _output(context, version, stage.role)},
+        tokens={"trained": trained.total_tokens},
+        about={
+            "note": f"{trained.rows} rows, {trained.steps} updates, loss {trained.loss_first:.3f} to {trained.loss_last:.3f}",
+            "training": {key: value for key, value in asdict(trained).items() if key != "adapter_path"},
+            "adapter_check": check,
+        },
+    )
+
+
+def _job(stage: Train, run: StageRun, context: Context, rows: list[Path], output: Path) -> TrainingJob:
+    at = run.schedule_at
+    start = context.lineage.start_of(stage.role, stage.start)
+    return TrainingJob(
+        model=str(context.model.path),
+        model_name=context.model.name,
+        rows=tuple(str(path) for path in rows),
+        output=str(output),
+        method=str(stage.model_dump()["method"]),
+        start=None if start is None else str(start.path),
+        role=stage.role,
+        rank=stage.rank,
+        alpha=stage.alpha,
+        dropout=stage.dropout,
+        epochs=stage.epochs.at(at),
+        updates=stage.updates.at(at) if stage.updates is not None else None,
+        learning_rate=stage.learning_rate.at(at),
+        batch_size=stage.batch_size.at(at),
+        max_length=stage.max_length,
+        too_long="skip",
+        max_rows=stage.max_rows.at(at) if stage.max_rows is not None else None,
+        packing=stage.packing,
+        warmup=stage.warmup,
+        scheduler=stage.decay,
+        weight_decay=stage.weight_decay,
+        max_grad_norm=stage.max_grad_norm,
+        seed=context.recipe.seed + run.iteration,
+        processes=stage.processes,
+    )
+
+
+async def _run(job: TrainingJob, work: Path) -> Trained:
+    """The training in a thread; cancelling this (Ctrl-C) kills the training's processes before it goes on."""
+    cancel = threading.Event()
+    task = asyncio.ensure_future(asyncio.to_thread(launch, job, work_dir=work, cancel=cancel))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        cancel.set()
+        await asyncio.wait({task})
+        raise
+
+
+def _output(context: Context, version: AdapterVersion, role: str) -> Output:
+    about = {"name": version.name, "role": role}
+    return Output("adapter", context.directory.relative(version.path), version.content_hash, about=about)
