@@ -1,0 +1,154 @@
+"""The command line and the environment variables of a local vLLM server, and why each is there.
+
+Pure functions of the settings and of what the machine has, so that they are tested without starting anything.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentloop.engine.base import BASE
+from agentloop.engine.settings import EngineSettings
+
+GIB = 1 << 30
+PLUGIN = "agentloop_cpu_lora"
+"""Name of the entry point in `vllm.general_plugins` that mends and speeds the CPU's LoRA operations."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a server may use here.
+
+    Attributes:
+        cuda: Whether a CUDA device is present.
+        cpus: Ids of the logical CPUs that this process may run on, sorted.
+        free_bytes: Memory that is free now.
+    """
+
+    cuda: bool
+    cpus: tuple[int, ...]
+    free_bytes: int
+
+    @staticmethod
+    def here() -> Machine:
+        """This machine, found without importing torch."""
+        cuda = os.environ.get("CUDA_VISIBLE_DEVICES", "unset") not in ("", "-1") and (
+            shutil.which("nvidia-smi") is not None or os.path.exists("/dev/nvidia0")
+        )
+        cpus = tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else tuple(range(os.cpu_count() or 1))
+        return Machine(cuda=cuda and os.path.exists("/dev/nvidia0"), cpus=cpus, free_bytes=_free_bytes())
+
+
+def _free_bytes() -> int:
+    """MemAvailable, or the control group's headroom where that is less; 8 GiB where neither can be read."""
+    free = 8 * GIB
+    try:
+        with open("/proc/meminfo") as meminfo:
+            free = next(int(line.split()[1]) * 1024 for line in meminfo if line.startswith("MemAvailable:"))
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        if limit != "max":
+            free = min(free, int(limit) - int(Path("/sys/fs/cgroup/memory.current").read_text()))
+    except (OSError, StopIteration, ValueError):
+        pass
+    return max(free, 0)
+
+
+def resolved_dtype(settings: EngineSettings, machine: Machine) -> str:
+    """The dtype that "auto" means on this machine."""
+    if settings.dtype != "auto":
+        return settings.dtype
+    return "bfloat16" if machine.cuda else "float32"
+
+
+def cache_bytes(settings: EngineSettings, machine: Machine) -> int:
+    """Bytes of the key-value cache on a CPU."""
+    if settings.memory_gib is not None:
+        return int(settings.memory_gib * GIB)
+    return max(GIB // 2, min(4 * GIB, machine.free_bytes // 4))
+
+
+def slots(adapters: int) -> int:
+    """LoRA slots for `adapters` roles: the present and the next version of each, and a spare.
+
+    The spare is what keeps base requests right with vLLM's stock CPU operations, which read the last slot for them; beyond the slots vLLM
+    lets requests wait without a word.
+    """
+    return 2 * adapters + 1
+
+
+def server_command(settings: EngineSettings, model_path: Path, *, adapters: int, port: int, machine: Machine) -> list[str]:
+    """Words of the command that starts the server. `vllm serve` is not used: it crashes with the CPU wheel, which has another name."""
+    interpreter = settings.interpreter()
+    command = [str(interpreter or sys.executable), "-m", "vllm.entrypoints.openai.api_server"]
+    command += ["--model", str(model_path), "--served-model-name", BASE, "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--dtype", resolved_dtype(settings, machine), "--seed", str(settings.seed), "--max-num-seqs", str(settings.concurrency)]
+    # Log-probabilities of the distribution that was sampled from, and none of the model repository's own sampling defaults.
+    command += ["--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"]
+    command += ["--enable-prefix-caching", "--enable-prompt-tokens-details", "--disable-uvicorn-access-log"]
+    if settings.max_model_len is not None:
+        command += ["--max-model-len", str(settings.max_model_len)]
+    if adapters:
+        command += ["--enable-lora", "--max-loras", str(slots(adapters)), "--max-cpu-loras", str(slots(adapters))]
+        command += ["--max-lora-rank", str(served_rank(settings.max_lora_rank))]
+    if machine.cuda:
+        command += ["--gpu-memory-utilization", str(settings.gpu_memory_utilization)]
+    else:
+        command += ["--kv-cache-memory-bytes", str(cache_bytes(settings, machine))]
+    return command + list(settings.arguments)
+
+
+def served_rank(rank: int) -> int:
+    """The smallest rank cap that vLLM accepts and that holds `rank`."""
+    return next((cap for cap in (1, 8, 16, 32, 64, 128, 256, 320, 512) if cap >= rank), 512)
+
+
+def server_environment(settings: EngineSettings, machine: Machine, inherited: Mapping[str, str]) -> dict[str, str]:
+    """Environment of the server: telemetry off, adapters at run time, and on a CPU every core and the faster allocators.
+
+    A variable that the user has set already is left alone.
+    """
+    ours = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONUNBUFFERED": "1",
+    }
+    if not machine.cuda:
+        # Automatic binding keeps one core idle, which is half of a two-core machine.
+        ours["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(str(cpu) for cpu in machine.cpus)
+        ours["VLLM_CPU_NUM_OF_RESERVED_CPU"] = "0"
+        preload = preloads(settings, inherited)
+        if preload:
+            ours["LD_PRELOAD"] = preload
+    return {**inherited, **{name: value for name, value in ours.items() if name == "LD_PRELOAD" or name not in inherited}}
+
+
+def preloads(settings: EngineSettings, inherited: Mapping[str, str]) -> str:
+    """Libraries to load first, joined by ":": those set already, tcmalloc and Intel's OpenMP where this machine has them."""
+    libraries = [library for library in inherited.get("LD_PRELOAD", "").split(":") if library]
+    if not sys.platform.startswith("linux"):
+        return ":".join(libraries)
+    interpreter = settings.interpreter()
+    prefix = interpreter.parent.parent if interpreter is not None else Path(sys.prefix)
+    for name, patterns in (
+        (
+            "libtcmalloc",
+            (
+                f"{prefix}/lib/python3*/site-packages/vllm/libs/libtcmalloc*.so*",
+                "/usr/lib/*/libtcmalloc*.so.4",
+                "/usr/lib64/libtcmalloc*.so.4",
+            ),
+        ),
+        ("libiomp", (f"{prefix}/lib/libiomp5.so",)),
+    ):
+        found = sorted(path for pattern in patterns for path in glob.glob(pattern))
+        if found and not any(name in library for library in libraries):
+            libraries.append(found[0])
+    return ":".join(libraries)
