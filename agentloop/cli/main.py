@@ -27,7 +27,7 @@ COMMANDS: dict[str, str] = {
     "env": "List, scaffold and check environments.",
     "doctor": "Say what this machine can run, and what is missing.",
 }
-"""Every command and its line in the help; `agentloop.cli.NAME` holds it as `NAME`, or as `command` where NAME is taken in Python."""
+"""Every command and its line in the help; `agentloop.cli.NAME` holds it as `command`, or under its name."""
 
 RESUMABLE = ("run", "eval")
 """Commands that go on where they stopped when they are given again."""
@@ -45,7 +45,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"agentloop.cli.{cmd_name}")
-        command: click.Command = getattr(module, cmd_name, None) or module.command
+        command: click.Command = getattr(module, "command", None) or getattr(module, cmd_name)
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
