@@ -29,8 +29,8 @@ def success_plot(points: Sequence[Point], title: str = "success") -> str:
         shift = 0.12 * (number - (len(splits) - 1) / 2)
         x = [labels.index(point.label) + shift for point in series]
         value = [point.value for point in series]
-        below = [max(0.0, point.value - point.low) for point in series]
-        above = [max(0.0, point.high - point.value) for point in series]
+        below = [max(0.0, point.value - (point.value if point.low is None else point.low)) for point in series]
+        above = [max(0.0, (point.value if point.high is None else point.high) - point.value) for point in series]
         style = "o-" if split != "test" else "s"
         axes.errorbar(x, value, yerr=[below, above], fmt=style, capsize=4, label=f"{split} (n = {series[0].n})")
     axes.set_xticks(range(len(labels)), labels)

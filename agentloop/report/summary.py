@@ -27,8 +27,8 @@ class Point:
     adapter: str
     name: str
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     n: int
 
     @property
@@ -37,6 +37,11 @@ class Point:
         if self.adapter == "base":
             return "base"
         return f"iteration {int(self.iteration) + 1}" if self.iteration.isdigit() else self.iteration
+
+    @property
+    def interval(self) -> str:
+        """The interval in percent, or a dash where a single task cannot give one."""
+        return "–" if self.low is None or self.high is None else f"{100 * self.low:.1f} – {100 * self.high:.1f} %"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +129,8 @@ def _point(measurement: dict[str, Any]) -> Point:
         adapter=str(measurement.get("adapter", "")),
         name=str(measurement["name"]),
         value=float(measurement["value"]),
-        low=float(measurement["low"]),
-        high=float(measurement["high"]),
+        low=measurement["low"],
+        high=measurement["high"],
         n=int(measurement["n"]),
     )
 

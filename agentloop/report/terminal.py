@@ -20,8 +20,7 @@ def print_summary(summary: Summary, console: Console) -> None:
     ):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]  # rich's literal type is not exported
     for point in summary.of("success"):
-        interval = f"{100 * point.low:.1f} – {100 * point.high:.1f} %"
-        table.add_row(point.adapter, point.split, f"{100 * point.value:.1f} %", interval, str(point.n))
+        table.add_row(point.adapter, point.split, f"{100 * point.value:.1f} %", point.interval, str(point.n))
     console.print(table)
     if summary.seconds:
         times = sorted(summary.seconds.items(), key=lambda item: -item[1])

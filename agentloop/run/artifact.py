@@ -65,7 +65,8 @@ def disk_full(path: Path) -> RunFailed:
         folder = folder.parent
     free = shutil.disk_usage(folder).free / 2**20
     return RunFailed(
-        f"no space left on the disk while writing {path} ({free:.0f} MiB free there); everything finished before is kept: free some space and run the same command again"
+        f"no space left on the disk while writing {path} ({free:.0f} MiB free there); everything finished before is kept: "
+        "free some space and run the same command again"
     )
 
 

@@ -4,7 +4,7 @@ A line is one event of one stage: started, finished or failed. A stage is finish
 disk; that line carries
 the outputs with their content hashes, the measurements and the token counts, so that nothing else has to be consistent with anything. A
 line torn by a kill
-is dropped when the journal is opened again, and the stage runs again.
+is passed over when the journal is read, and the stage runs again.
 """
 
 from __future__ import annotations
@@ -101,6 +101,7 @@ class Journal:
         self.path = path
         self.entries: list[Entry] = []
         self._finished: dict[str, Entry] = {}
+        self._size = 0
         self._read()
 
     def _read(self) -> None:
@@ -115,24 +116,23 @@ class Journal:
                 raise RunFailed(
                     f"{self.path}:{number}: not a journal entry ({error}); the file was changed by something other than agentloop"
                 ) from error
-        if len(whole) < len(data):
-            with self.path.open("rb+") as file:
-                file.truncate(len(whole))
+        self._size = len(whole)
 
     def append(self, entry: Entry) -> None:
         """Write one entry durably: it is on disk when this returns. Raises `RunFailed` if the disk is full."""
         data = (entry.to_json() + "\n").encode("utf-8")
-        size = self.path.stat().st_size if self.path.exists() else 0
         try:
             with self.path.open("ab") as file:
+                # A line that a kill tore is cut off here and not when reading: who only reads may do so while somebody else writes.
+                file.truncate(self._size)
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                os.truncate(self.path, size)
                 raise disk_full(self.path) from error
             raise
+        self._size += len(data)
         self._remember(entry)
 
     def finished(self, stage: str) -> Entry | None:
