@@ -7,6 +7,7 @@ from agentloop.recipe.control import Python, Repeat, Tune
 from agentloop.recipe.judge import Judge
 from agentloop.recipe.load import load, resolved_yaml
 from agentloop.recipe.measure import Evaluate, Gate
+from agentloop.recipe.plan import Plan, Planned, plan
 from agentloop.recipe.recipe import Recipe
 from agentloop.recipe.reference import Reference
 from agentloop.recipe.sample import GroupSample, Play, Sample
@@ -25,6 +26,8 @@ __all__ = [
     "Judge",
     "Lineage",
     "Mix",
+    "Plan",
+    "Planned",
     "Play",
     "Prompt",
     "Python",
@@ -43,5 +46,6 @@ __all__ = [
     "When",
     "Work",
     "load",
+    "plan",
     "resolved_yaml",
 ]

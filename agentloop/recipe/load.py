@@ -8,6 +8,9 @@ from pathlib import Path as FilePath
 import yaml
 from pydantic import ValidationError
 
+from agentloop.recipe.available import unavailable
+from agentloop.recipe.check import problems
+from agentloop.recipe.override import apply
 from agentloop.recipe.problem import of_validation, told
 from agentloop.recipe.recipe import Recipe
 from agentloop.recipe.settle import settled
@@ -37,6 +40,7 @@ def load(
     """
     path = FilePath(path)
     source = read(path, str(path))
+    apply(source, list(overrides))
     surroundings = Surroundings((path.resolve().parent, FilePath.cwd()), environments, models)
     return check_source(source, surroundings, allow_unavailable=allow_unavailable)
 
@@ -48,6 +52,9 @@ def check_source(source: Source, surroundings: Surroundings, *, allow_unavailabl
         recipe = Recipe.model_validate(data, context=surroundings)
     except ValidationError as error:
         raise told(of_validation(error, data, Recipe), source) from None
+    found = problems(recipe) or ([] if allow_unavailable else unavailable(recipe))
+    if found:
+        raise told(found, source)
     return recipe
 
 
