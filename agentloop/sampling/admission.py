@@ -1,9 +1,9 @@
 """Who may go to the engine, and when the next episode starts: the engine's queue stays full and the number of live episodes stays bounded.
 
-Two limits do that. `slots` bounds the requests at the engine at once; an episode holds a slot only while the engine works for it. `episodes`
-bounds the episodes alive. In between, a new episode starts as soon as those that want the engine (in it or queueing for it) no longer fill
-the slots, because the others wait for their environments. So a slow environment costs live episodes and not engine time, and where the
-episodes that are alive fill the engine, no further one competes with them for its prefix cache.
+Two limits do that. `slots` bounds the requests at the engine at once; an episode holds a slot only while the engine works for it.
+`episodes` bounds the episodes alive. In between, a new episode starts as soon as those that want the engine (in it or queueing for it) no
+longer fill the slots, because the others wait for their environments. So a slow environment costs live episodes and not engine time, and
+where the episodes that are alive fill the engine, no further one competes with them for its prefix cache.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Admission:
 
     @contextmanager
     def environment(self) -> Iterator[None]:
-        """While an episode waits for its environment."""
+        """While an episode waits for its environment (or for the disk), and so not for the engine."""
         self.waiting += 1
         self._update()
         try:

@@ -206,17 +206,18 @@ class _Stage:
     async def _run_episode(self, task: Task, sample: int, seat: Seat) -> None:
         try:
             episode = await self._play(task, sample, seat)
+            tree = self._fragment(task, episode)
+            if episode.failure is not None:
+                self._progress.failures[episode.failure.kind] += 1
+                self._failed.append(tree)
+            else:
+                with self.admission.environment():  # alive until it is kept, so that a slow disk cannot pile up finished episodes
+                    await self._keep(tree)
+                self._progress.finished += 1
+                self._progress.succeeded += episode.success
+                self._count(episode)
         finally:
             self.admission.leave()
-        tree = self._fragment(task, episode)
-        if episode.failure is not None:
-            self._progress.failures[episode.failure.kind] += 1
-            self._failed.append(tree)
-        else:
-            await self._keep(tree)
-            self._progress.finished += 1
-            self._progress.succeeded += episode.success
-            self._count(episode)
         self._display.update(self._progress)
         self._failures.check(self._started)
 

@@ -1,5 +1,5 @@
-"""A small world for tests of sampling: a tokenizer of characters, an engine that is a pure function of its requests, environments that are slow, break or
-hang, and a sink in memory. Nothing here waits for a clock: what waits, waits for an event that the test sets."""
+"""A small world for tests of sampling: a tokenizer of characters, an engine that is a pure function of its requests, a toy environment, a
+sink in memory. Nothing here waits for a clock: what waits, waits for an event that the test sets."""
 
 from __future__ import annotations
 
