@@ -1,4 +1,5 @@
-"""What this version can run. The language holds more; what is not here is refused by name when a recipe is loaded, after everything else was checked.
+"""What this version can run. The language holds more; what is not here is refused by name when a recipe is loaded, after everything else
+was checked.
 
 This is the one place to widen when the loop learns something new.
 """
@@ -23,12 +24,11 @@ AVAILABLE: dict[str, frozenset[str]] = {
     "stage": frozenset({"sample", "build", "train", "evaluate", "gate"}),
     "sampling method": frozenset({"group"}),
     "critic": frozenset(),
-    "dataset": frozenset({"self_imitation"}),
+    "dataset": frozenset({"self_imitation", "mix"}),
     "training method": frozenset({"sft"}),
     "metric": frozenset({"success", "reward", "turns", "tokens"}),
-    "role": frozenset({"adapter", "base"}),
     "overflow": frozenset({"stop", "window", "summarise"}),
-    "part": frozenset({"schedule by iteration"}),
+    "part": frozenset({"schedule by iteration", "when", "@previous", "@all", "a file in 'from'", "evaluation of trees"}),
 }
 """Words by what they are. Under "part" stand the parts of the language with no word of their own; `PARTS` lists all of them."""
 
@@ -46,18 +46,23 @@ PARTS = (
     "environments",
     "tasks from an artifact",
     "admissible draws",
-    "evaluation of an artifact",
+    "evaluation of trees",
+    "evaluation of an adapter by name",
+    "a role behind a URL",
+    "a scoring model as a role",
     "stores",
     "an archive",
     "placement",
 )
+
+_ROLES = {"url": "a role behind a URL", "scoring": "a scoring model as a role"}
 
 
 def unavailable(recipe: Recipe) -> list[Problem]:
     """A problem for each thing in the recipe that this version cannot run."""
     found = list(_of_recipe(recipe))
     for path, stage in stages_of(recipe):
-        found += _of_stage(path, stage)
+        found += _of_stage(recipe, path, stage)
     return found
 
 
@@ -69,7 +74,8 @@ def _missing(what: str, word: str, path: Path) -> Iterator[Problem]:
 
 def _of_recipe(recipe: Recipe) -> Iterator[Problem]:
     for name, role in recipe.roles.items():
-        yield from _missing("role", role.kind, ("roles", name))
+        if role.kind in _ROLES:
+            yield from _missing("part", _ROLES[role.kind], ("roles", name))
     if recipe.stores:
         yield from _missing("part", "stores", ("stores",))
     if recipe.lineage.archive is not None:
@@ -80,7 +86,7 @@ def _of_recipe(recipe: Recipe) -> Iterator[Problem]:
         yield from _missing("part", "environments", ("environments",))
 
 
-def _of_stage(path: Path, stage: Stage) -> Iterator[Problem]:
+def _of_stage(recipe: Recipe, path: Path, stage: Stage) -> Iterator[Problem]:
     if stage.kind not in AVAILABLE["stage"]:
         yield from _missing("stage", stage.kind, path)
         return
@@ -102,8 +108,9 @@ def _of_stage(path: Path, stage: Stage) -> Iterator[Problem]:
     if isinstance(stage, Evaluate):
         for metric in stage.metrics:
             yield from _missing("metric", metric, (*path, "metrics"))
-        if stage.inputs:
-            yield from _missing("part", "evaluation of an artifact", (*path, "from"))
+        for reference in stage.inputs:
+            adapter = any(other.id == reference.name and other.makes == "adapter" for other in recipe.all_stages())
+            yield from _missing("part", "evaluation of an adapter by name" if adapter else "evaluation of trees", (*path, "from"))
     if not isinstance(stage, Repeat | Tune):
         yield from _of_numbers(path, stage)
 

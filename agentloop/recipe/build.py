@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from agentloop.recipe.part import Count, Flag, Name, NonNegative, Number, Positive, Share, trouble
+from agentloop.recipe.part import Count, Flag, Name, NonNegative, NotEmpty, Number, Positive, Share, trouble
 from agentloop.recipe.reference import Reference, References, ReferenceText
 from agentloop.recipe.schedule import Scheduled
 from agentloop.recipe.settings import ArtifactType
@@ -34,7 +34,7 @@ class Mix(Build):
 
     dataset: ClassVar[str] = "mix"
 
-    mix: dict[ReferenceText, Scheduled[NonNegative]] = Field(min_length=1)
+    mix: Annotated[dict[ReferenceText, Scheduled[NonNegative]], NotEmpty]
     """Reference to share; the shares add up to 1. Written in place of `from`."""
 
     @model_validator(mode="before")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from agentloop.recipe.part import Count, Name, Part, trouble
+from agentloop.recipe.part import Count, Name, NotEmpty, Part, trouble
 from agentloop.recipe.reference import Reference
 from agentloop.recipe.settings import ArtifactType, FunctionName
 from agentloop.recipe.stage import ACTOR, Stage, When
@@ -27,7 +27,7 @@ class Repeat(Stage):
     """Rounds; with `until` the most rounds, by default 100."""
     until: When | None = None
     """Checked after each round; the repetition ends when it holds."""
-    stages: tuple[AnyStage, ...] = Field(min_length=1)
+    stages: Annotated[tuple[AnyStage, ...], NotEmpty]
     """The stages of a round."""
 
     @model_validator(mode="before")
@@ -68,7 +68,7 @@ class Tune(Stage):
     """By what the best combination is found."""
     trials: Count | None = None
     """Most combinations, drawn at random; null is all."""
-    stages: tuple[AnyStage, ...] = Field(min_length=1)
+    stages: Annotated[tuple[AnyStage, ...], NotEmpty]
     """The stages of a trial."""
 
 
@@ -90,7 +90,7 @@ class Python(Stage):
     """Whose adapter the function may use."""
     inputs_: Annotated[dict[str, Reference], BeforeValidator(_named)] = Field(default={}, alias="inputs")
     """Parameter to artifact; a list where the names are the same."""
-    outputs: dict[Name, ArtifactType] = Field(min_length=1)
+    outputs: Annotated[dict[Name, ArtifactType], NotEmpty]
     """Artifact to type."""
 
     @property

@@ -1,7 +1,7 @@
 """Who makes what, and who reads it: artifacts that nothing makes, that are made only later or have the wrong type, before anything runs.
 
-The walk goes through the stages in the order in which they run and keeps, for each artifact, its type, its maker and the splits that its episodes were
-played on; training on dev would make every gate meaningless, so it is refused.
+The walk goes through the stages in the order in which they run. Each artifact keeps the splits that its episodes were played on: training
+on dev would make every gate meaningless, so it is refused.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from agentloop.recipe.settings import ArtifactType
 from agentloop.recipe.source import Path
 from agentloop.recipe.stage import Stage
 from agentloop.recipe.train import Train
-from agentloop.recipe.walk import stages_of
+from agentloop.recipe.walk import stages_of, within
 
 
 @dataclass(slots=True)
@@ -44,15 +44,14 @@ class Artifact:
     order: int
     splits: set[str] = field(default_factory=set)
 
-    @property
-    def loops(self) -> tuple[Path, ...]:
-        """Paths of the `repeat` and `tune` stages around the maker, the outermost first; the iteration itself is not among them."""
-        return loops_around(self.path)
 
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One thing that a stage reads: where that is said, the reference, and the types that will do (none: any)."""
 
-def loops_around(path: Path) -> tuple[Path, ...]:
-    """Paths of the stages that hold the stage at a path, the outermost first."""
-    return tuple(path[:length] for length in range(3, len(path), 3) if path[length] == "stages")
+    where: Path
+    reference: Reference
+    types: tuple[ArtifactType, ...]
 
 
 def artifacts_of(recipe: Recipe) -> dict[str, Artifact]:
@@ -61,142 +60,149 @@ def artifacts_of(recipe: Recipe) -> dict[str, Artifact]:
     for order, (path, stage) in enumerate(stages_of(recipe)):
         made = dict(stage.outputs) if isinstance(stage, Python) else {}
         if stage.makes is not None:
-            made[stage.id] = _type_of_mix(stage, found) if isinstance(stage, Mix) else stage.makes
+            made[stage.id] = _type_of_mix(stage, found, recipe) if isinstance(stage, Mix) else stage.makes
         for name, kind in made.items():
             found.setdefault(name, Artifact(name, kind, stage, path, order))
     return found
 
 
-def _type_of_mix(stage: Mix, found: dict[str, Artifact]) -> ArtifactType:
+def _type_of_mix(stage: Mix, found: dict[str, Artifact], recipe: Recipe) -> ArtifactType:
     """A mix makes what it mixes; rows where it mixes files only."""
-    types = [found[reference.name].type for reference in stage.inputs if reference.name in found]
-    return types[0] if types else "rows"
+    for reference in stage.inputs:
+        if reference.name in found:
+            return found[reference.name].type
+        if reference.name in recipe.stores:
+            return recipe.stores[reference.name].holds
+    return "rows"
 
 
-def reads(stage: Stage, path: Path) -> Iterator[tuple[Path, Reference, tuple[ArtifactType, ...]]]:
-    """(path, reference, types that will do) of everything that a stage reads."""
+def data_reads(stage: Stage, path: Path) -> list[Read]:
+    """The artifacts that a stage works on."""
     if isinstance(stage, Python):
-        for name, reference in stage.inputs_.items():
-            yield (*path, "inputs", name), reference, ()
-        return
+        return [Read((*path, "inputs", name), reference, ()) for name, reference in stage.inputs_.items()]
     if isinstance(stage, Mix):
-        for name, reference in zip(stage.mix, stage.inputs, strict=True):
-            yield (*path, "mix", name), reference, stage.takes
-        return
+        return [Read((*path, "mix", name), reference, stage.takes) for name, reference in zip(stage.mix, stage.inputs, strict=True)]
     named: tuple[Reference, ...] = getattr(stage, "from_", None) or ()
-    for index, reference in enumerate(named):
-        yield ((*path, "from") if len(named) == 1 else (*path, "from", index)), reference, stage.takes
+    places: list[Path] = [(*path, "from")] if len(named) == 1 else [(*path, "from", index) for index in range(len(named))]
+    found = [Read(where, reference, stage.takes) for where, reference in zip(places, named, strict=True)]
     if isinstance(stage, Sample) and stage.start_from is not None:
-        yield (*path, "start_from", "from"), stage.start_from.from_, ("trees",)
+        found.append(Read((*path, "start_from", "from"), stage.start_from.from_, ("trees",)))
     if isinstance(stage, Sample) and stage.memory is not None:
-        yield (*path, "memory", "from"), stage.memory.from_, ("store",)
-    if stage.when is not None and stage.when.from_ is not None:
-        yield (*path, "when", "from"), stage.when.from_, ("measurement",)
-    if isinstance(stage, Repeat) and stage.until is not None and stage.until.from_ is not None:
-        yield (*path, "until", "from"), stage.until.from_, ("measurement",)
+        found.append(Read((*path, "memory", "from"), stage.memory.from_, ("store",)))
+    return found
+
+
+def measurement_reads(stage: Stage, path: Path) -> list[Read]:
+    """The measurements that decide whether or how a stage runs."""
+    conditions = {"when": stage.when, "until": stage.until if isinstance(stage, Repeat) else None}
+    found = [
+        Read((*path, key, "from"), condition.from_, ("measurement",))
+        for key, condition in conditions.items()
+        if condition is not None and condition.from_ is not None
+    ]
     if isinstance(stage, Tune):
-        yield (*path, "choose", "from"), stage.choose.from_, ("measurement",)
+        found.append(Read((*path, "choose", "from"), stage.choose.from_, ("measurement",)))
+    return found
 
 
 def flow_problems(recipe: Recipe) -> list[Problem]:
     """Everything that is wrong with what stages read and write."""
     artifacts = artifacts_of(recipe)
-    stores: dict[str, set[str]] = {name: set() for name in recipe.stores}
-    _spread_splits(recipe, artifacts, stores)
+    stores = _spread_splits(recipe, artifacts)
     found: list[Problem] = []
     for order, (path, stage) in enumerate(stages_of(recipe)):
-        kinds: dict[str, ArtifactType] = {}
-        for where, reference, types in reads(stage, path):
-            if reference.file:
+        for read in [*data_reads(stage, path), *measurement_reads(stage, path)]:
+            if read.reference.file:
                 continue
-            if reference.name in recipe.stores:
-                found += _store_problems(recipe, where, reference, types, stage)
-                continue
-            found += _reference_problems(recipe, artifacts, where, reference, types, stage, order)
-            if reference.name in artifacts:
-                kinds[reference.name] = artifacts[reference.name].type
-        if isinstance(stage, Mix) and len(set(kinds.values())) > 1:
-            listed = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
-            found.append(Problem((*path, "mix"), "a mix is of one type", listed))
-        found += _into_problems(recipe, artifacts, path, stage)
-        if isinstance(stage, Train):
-            found += _dev_problems(artifacts, stores, path, stage)
+            if read.reference.name in recipe.stores:
+                found += _of_store(recipe, read)
+            else:
+                found += _of_reference(recipe, artifacts, read, stage, path, order)
+            if isinstance(stage, Train) and "dev" in _splits_of(read.reference, artifacts, stores):
+                message = f"{read.reference.name!r} comes from the dev split, which selects and never trains"
+                found.append(Problem(read.where, message, expected="rows from the train split"))
+        if isinstance(stage, Mix):
+            found += _of_mix(artifacts, stage, path)
+        found += _of_into(recipe, artifacts, stage, path)
     return found
 
 
-def _reference_problems(
-    recipe: Recipe, artifacts: dict[str, Artifact], where: Path, reference: Reference, types: tuple[ArtifactType, ...], stage: Stage, order: int
-) -> Iterator[Problem]:
-    artifact = artifacts.get(reference.name)
+def _of_reference(recipe: Recipe, artifacts: dict[str, Artifact], read: Read, stage: Stage, path: Path, order: int) -> Iterator[Problem]:
+    reference, artifact = read.reference, artifacts.get(read.reference.name)
     if artifact is None:
         near = nearest(reference.name, [*artifacts, *recipe.stores])
         made = ", ".join(artifacts) or "nothing"
-        yield Problem(where, f"nothing makes {reference.name!r}", expected=None if near else f"one of {made}, or a file", near=near)
+        yield Problem(read.where, f"nothing makes {reference.name!r}", expected=None if near else f"a file, or one of {made}", near=near)
         return
-    if types and artifact.type not in types:
-        fitting = [other.name for other in artifacts.values() if other.type in types and other.order < order]
-        near = fitting[-1] if len(fitting) == 1 else None
-        yield Problem(where, f"{reference.name!r} is of type {artifact.type}", expected=" or ".join(types), near=near)
+    if read.types and artifact.type not in read.types:
+        fitting = [other.name for other in artifacts.values() if other.type in read.types and other.order < order]
+        near = fitting[0] if len(fitting) == 1 else None
+        yield Problem(read.where, f"{reference.name!r} is of type {artifact.type}", expected=" or ".join(read.types), near=near)
         return
-    if where[0] == "stages" and artifact.path[0] == "final":
-        yield Problem(where, f"{reference.name!r} is made only in 'final'")
-        return
-    if where[0] == "final" and artifact.path[0] == "stages" and reference.occasion == "previous":
-        yield Problem(where, "'final' comes after the last iteration", str(reference), f"{reference.name} or {reference.name}@all")
-        return
-    inside = artifact.path[: len(where[:3])] == where[:3] if isinstance(stage, Tune | Repeat) else False
-    if reference.occasion == "this" and not inside and artifact.order >= order:
-        verb = "reads what it makes itself" if artifact.order == order else f"reads {reference.name!r} before stage {artifact.maker.kind!r} makes it"
-        near = f"{reference.name}@previous" if where[0] == "stages" and artifact.path[0] == "stages" else None
-        yield Problem(where, f"stage {stage.id!r} {verb}", near=near)
+    inner = within(artifact.path, path)  # a choice or an end of rounds is decided after the stages inside
+    made_in_final, read_in_final = artifact.path[0] == "final", path[0] == "final"
+    if isinstance(stage, Tune) and read.where[-2] == "choose" and not inner:
+        yield Problem(read.where, f"{reference.name!r} is not made inside this 'tune'", expected="an 'evaluate' among its stages")
+    elif made_in_final and not read_in_final:
+        yield Problem(read.where, f"{reference.name!r} is made only in 'final'")
+    elif read_in_final and not made_in_final and reference.occasion == "previous":
+        yield Problem(read.where, "'final' comes after the last iteration", str(reference), f"{reference.name} or {reference.name}@all")
+    elif reference.occasion == "this" and not inner and artifact.order >= order:
+        near = f"{reference.name}@previous" if not made_in_final else None
+        maker = "by the stage that reads it" if artifact.order == order else f"only later, by stage {artifact.maker.id!r}"
+        yield Problem(read.where, f"{reference.name!r} is made {maker}", near=near)
 
 
-def _store_problems(recipe: Recipe, where: Path, reference: Reference, types: tuple[ArtifactType, ...], stage: Stage) -> Iterator[Problem]:
-    holds = recipe.stores[reference.name].holds
-    if reference.occasion != "this":
-        yield Problem(where, "a store lives across iterations", str(reference), reference.name)
-    elif types and "store" not in types and holds not in types:
-        yield Problem(where, f"store {reference.name!r} holds {holds}", expected=" or ".join(types))
+def _of_store(recipe: Recipe, read: Read) -> Iterator[Problem]:
+    name, holds = read.reference.name, recipe.stores[read.reference.name].holds
+    if read.reference.occasion != "this":
+        yield Problem(read.where, "a store lives across iterations", str(read.reference), name)
+    elif read.types and "store" not in read.types and holds not in read.types:
+        yield Problem(read.where, f"store {name!r} holds {holds}", expected=" or ".join(read.types))
 
 
-def _into_problems(recipe: Recipe, artifacts: dict[str, Artifact], path: Path, stage: Stage) -> Iterator[Problem]:
+def _of_mix(artifacts: dict[str, Artifact], stage: Mix, path: Path) -> Iterator[Problem]:
+    kinds = {reference.name: artifacts[reference.name].type for reference in stage.inputs if reference.name in artifacts}
+    if len(set(kinds.values())) > 1:
+        listed = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
+        yield Problem((*path, "mix"), "a mix is of one type", listed)
+
+
+def _of_into(recipe: Recipe, artifacts: dict[str, Artifact], stage: Stage, path: Path) -> Iterator[Problem]:
     into = getattr(stage, "into", None)
     if into is None:
         return
     if into not in recipe.stores:
         near = nearest(into, recipe.stores)
-        declared = "one of " + ", ".join(recipe.stores) if recipe.stores else "a store under 'stores'"
+        declared = "one of " + ", ".join(recipe.stores) if recipe.stores else "a name under 'stores'"
         yield Problem((*path, "into"), f"unknown store {into!r}", expected=None if near else declared, near=near)
-        return
-    made = artifacts[stage.id].type if stage.id in artifacts else stage.makes
-    if made != recipe.stores[into].holds:
-        yield Problem((*path, "into"), f"store {into!r} holds {recipe.stores[into].holds}, stage {stage.id!r} makes {made}")
+    elif artifacts[stage.id].type != recipe.stores[into].holds:
+        yield Problem((*path, "into"), f"store {into!r} holds {recipe.stores[into].holds}, and this stage makes {artifacts[stage.id].type}")
 
 
-def _spread_splits(recipe: Recipe, artifacts: dict[str, Artifact], stores: dict[str, set[str]]) -> None:
-    """Carry the splits of episodes along what is read, until nothing changes (references may go to earlier iterations)."""
+def _spread_splits(recipe: Recipe, artifacts: dict[str, Artifact]) -> dict[str, set[str]]:
+    """Carry the splits of episodes along what is read, until nothing changes: references may go to earlier iterations. Returns those of
+    stores.
+    """
+    stores: dict[str, set[str]] = {name: set() for name in recipe.stores}
     changed = True
     while changed:
         changed = False
         for path, stage in stages_of(recipe):
             splits: set[str] = {stage.split} if isinstance(stage, Sample) else set()
-            if not isinstance(stage, Evaluate | Sample):
-                for _, reference, _ in reads(stage, path):
-                    splits |= _splits_of(reference, artifacts, stores)
+            if not isinstance(stage, Evaluate | Train):
+                for read in data_reads(stage, path):
+                    splits |= _splits_of(read.reference, artifacts, stores)
             into = getattr(stage, "into", None)
             targets = [artifacts[name].splits for name in (stage.id, *getattr(stage, "outputs", ())) if name in artifacts]
-            for target in [*targets, *([stores[into]] if into in stores else [])]:
+            targets += [stores[into]] if into in stores else []
+            for target in targets:
                 changed = changed or not splits <= target
                 target |= splits
+    return stores
 
 
 def _splits_of(reference: Reference, artifacts: dict[str, Artifact], stores: dict[str, set[str]]) -> set[str]:
     if reference.name in artifacts:
         return artifacts[reference.name].splits
     return stores.get(reference.name, set())
-
-
-def _dev_problems(artifacts: dict[str, Artifact], stores: dict[str, set[str]], path: Path, stage: Train) -> Iterator[Problem]:
-    for where, reference, _ in reads(stage, path):
-        if "dev" in _splits_of(reference, artifacts, stores):
-            yield Problem(where, f"{reference.name!r} comes from the dev split, which selects and never trains", expected="rows from the train split")

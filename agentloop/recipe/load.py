@@ -40,7 +40,7 @@ def load(
     """
     path = FilePath(path)
     source = read(path, str(path))
-    apply(source, list(overrides))
+    apply(source, overrides)
     surroundings = Surroundings((path.resolve().parent, FilePath.cwd()), environments, models)
     return check_source(source, surroundings, allow_unavailable=allow_unavailable)
 

@@ -1,7 +1,9 @@
-"""What every part of the language is made of: a frozen model that refuses unknown keys, strict scalars, and the error that its validators raise.
+"""What every part of the language is made of: a frozen model that refuses unknown keys, strict scalars, and the error that its validators
+raise.
 
-The scalars are strict because YAML has types of its own: `tasks: "64"` and `deduplicate: 1` are mistakes, not numbers and truths to be guessed. A validator
-that finds something wrong raises `trouble(...)`; `agentloop.recipe.problem` turns it, like pydantic's own errors, into one message with a line.
+The scalars are strict because YAML has types of its own: `tasks: "64"` and `deduplicate: 1` are mistakes, not numbers and truths to be
+guessed. A validator that finds something wrong raises `trouble(...)`; `agentloop.recipe.problem` turns it, like pydantic's own errors, into
+one message with a line.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Annotated
 
-from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, Strict
+from pydantic import AllowInfNan, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 from pydantic_core import PydanticCustomError
 
 from agentloop.errors import nearest
@@ -54,9 +56,17 @@ def trouble(
     return PydanticCustomError(TROUBLE, "{message}", context)
 
 
-def unknown(
-    kind: str, word: object, valid: Iterable[str], *, path: Sequence[str | int] = (), where: str = ""
-) -> PydanticCustomError:
+def _filled(value: object) -> object:
+    if value in ([], {}, ()):
+        raise trouble("nothing in it", expected="one entry or more")
+    return value
+
+
+NotEmpty = BeforeValidator(_filled)
+"""For lists and mappings. pydantic's own check counts only entries that are right."""
+
+
+def unknown(kind: str, word: object, valid: Iterable[str], *, path: Sequence[str | int] = (), where: str = "") -> PydanticCustomError:
     """The error for a word that is none of the valid ones: the nearest of them, else all."""
     words = sorted(valid)
     near = nearest(str(word), words)

@@ -1,22 +1,24 @@
 """The plan of a recipe: every stage at every iteration in the order in which it runs, with what it reads and makes.
 
-A plan is what is known before the run: conditions (`when`, `until`) are decided by measurements, so a conditional stage is in the plan and marked, and a
-repetition has its most rounds.
+A plan is what is known before the run: conditions (`when`, `until`) are decided by measurements, so a conditional stage is in the plan and
+marked, and a repetition has its most rounds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from agentloop.recipe.control import Python, Repeat, Tune
-from agentloop.recipe.flow import Artifact, artifacts_of, loops_around, reads
+from agentloop.recipe.flow import Artifact, artifacts_of, data_reads
 from agentloop.recipe.recipe import Recipe
 from agentloop.recipe.reference import Reference
 from agentloop.recipe.settings import ArtifactType
 from agentloop.recipe.source import Path
-from agentloop.recipe.stage import Stage
+from agentloop.recipe.stage import Stage, method
 from agentloop.recipe.train import Train
+from agentloop.recipe.walk import loops_around
 
 FINAL = "final"
 """Label of what runs once after the last iteration."""
@@ -49,9 +51,9 @@ class Planned:
         stage: Its settings.
         inputs: What it reads.
         outputs: What it makes, name to type.
-        adapters: For each role that acts in it, the key of the training that made its adapter, or "start" for what the iteration started with.
+        adapters: For each role that acts in it, the key of the training that made its adapter; "start" is what the iteration started with.
         conditional: Whether a measurement may leave it out.
-        empty: Whether all that it reads was not made yet, so that it is left out (`x@previous` in the first iteration).
+        empty: Whether nothing that it reads was made yet, so that it is left out (`x@previous` in the first iteration).
     """
 
     key: str
@@ -77,6 +79,37 @@ class Plan:
 
     def __len__(self) -> int:
         return len(self.stages)
+
+    def __str__(self) -> str:
+        """A line a stage under a heading an iteration; iterations that differ in nothing but their number share one heading."""
+        shown: list[tuple[list[str], list[str]]] = []
+        for name, group in groupby(self.stages, key=lambda planned: planned.label.partition(".")[0]):
+            lines = [_line(planned) for planned in group]
+            if shown and shown[-1][1] == lines:
+                shown[-1][0].append(name)
+            else:
+                shown.append(([name], lines))
+        headings = [_heading(names) for names, _ in shown]
+        return "\n".join(line for heading, (_, lines) in zip(headings, shown, strict=True) for line in [heading, *lines])
+
+
+def _heading(names: list[str]) -> str:
+    if names == [FINAL]:
+        return "after the last iteration"
+    return f"iteration {names[0]}" if len(names) == 1 else f"iterations {names[0]} to {names[-1]}"
+
+
+def _line(planned: Planned) -> str:
+    """For example "  train     train     sft, rows -> adapter"."""
+    stage = planned.stage
+    rounds = "".join(f".{turn:02d}" for turn in planned.rounds)
+    word = method(stage)
+    reads = ", ".join(str(entry.reference) for entry in planned.inputs)
+    makes = ", ".join(kind if name == stage.id else f"{name}: {kind}" for name, kind in planned.outputs.items())
+    notes = [note for note, is_so in (("on a condition", planned.conditional), ("left out: nothing to read yet", planned.empty)) if is_so]
+    about = ", ".join(part for part in (word, f"from {reads}" if reads else "") if part)
+    line = f"  {stage.id + rounds:<16} {stage.kind:<9} {about}"
+    return line.rstrip() + (f" -> {makes}" if makes else "") + (f" ({'; '.join(notes)})" if notes else "")
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -118,7 +151,7 @@ class _Planner:
     def _planned(self, stage: Stage, path: Path, label: str, iteration: int, rounds: tuple[int, ...], conditional: bool) -> Planned:
         key = f"{label}/{stage.id}"
         clock = (iteration + (path[0] == FINAL), *rounds)
-        inputs = tuple(self._input(reference, path, clock) for _, reference, _ in reads(stage, path))
+        inputs = tuple(self._input(read.reference, path, clock) for read in data_reads(stage, path))
         named = [entry for entry in inputs if not entry.reference.file and entry.reference.name not in self.recipe.stores]
         empty = bool(named) and len(named) == len(inputs) and not any(entry.keys for entry in named)
         outputs: dict[str, ArtifactType] = dict(stage.outputs) if isinstance(stage, Python) else {}

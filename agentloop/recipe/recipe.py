@@ -1,16 +1,17 @@
 """`Recipe`: a list of stages over named artifacts, and what they need: a model, environments, roles, stores.
 
-This is the syntax only. What one part may say of another (artifacts that nothing makes, schedules that are too short) is `agentloop.recipe.check`, what this
-version can run is `agentloop.recipe.available`; `agentloop.recipe.load` asks all three.
+This is the syntax only. What one part may say of another (artifacts that nothing makes, schedules that are too short) is
+`agentloop.recipe.check`, what this version can run is `agentloop.recipe.available`; `agentloop.recipe.load` asks all three.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Annotated
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from agentloop.recipe.part import Count, Name, Part, Whole, trouble
+from agentloop.recipe.part import Count, Name, NotEmpty, Part, Whole, trouble
 from agentloop.recipe.settings import Engine, Environment, Lineage, ModelName, Placement, Prompt, Role, Store
 from agentloop.recipe.settle import settled
 from agentloop.recipe.stage import ACTOR, Stage
@@ -33,7 +34,7 @@ class Recipe(Part):
     """How completions are generated."""
     environment: Environment | None = None
     """The environment."""
-    environments: dict[Name, Environment] | None = None
+    environments: Annotated[dict[Name, Environment], NotEmpty] | None = None
     """Several environments by name, in place of `environment`."""
     roles: dict[Name, Role] = {}
     """Who acts. `actor`, an adapter, is always there."""
@@ -49,7 +50,7 @@ class Recipe(Part):
     """What lives across iterations."""
     placement: Placement | None = None
     """Who has which accelerators; null shares them."""
-    stages: tuple[AnyStage, ...] = Field(min_length=1)
+    stages: Annotated[tuple[AnyStage, ...], NotEmpty]
     """The stages of an iteration, in order."""
     final: tuple[AnyStage, ...] = ()
     """Stages that run once, after the last iteration, with the adapters that were kept."""
@@ -61,11 +62,9 @@ class Recipe(Part):
 
     @field_validator("environments")
     @classmethod
-    def _not_both(cls, value: dict[str, Environment] | None, info: object) -> dict[str, Environment] | None:
-        if value is not None and getattr(info, "data", {}).get("environment") is not None:
+    def _not_both(cls, value: dict[str, Environment] | None, info: ValidationInfo) -> dict[str, Environment] | None:
+        if value is not None and info.data.get("environment") is not None:
             raise trouble("a recipe has 'environment' or 'environments', not both")
-        if value is not None and not value:
-            raise trouble("no environment", expected="NAME: {id: ...}")
         return value
 
     def role(self, name: str) -> Role:

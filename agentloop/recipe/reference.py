@@ -1,7 +1,8 @@
 """References to artifacts, as `from` and its like write them: `rows`, `rows@previous`, `rows@all`, or a file of one's own.
 
-A name with a '.' or a '/' is a file. `x` is what this iteration made; `x@previous` what the iteration before made (nothing, in the first); `x@all` what
-every iteration up to now made. Inside `repeat` the rounds of the innermost repetition that holds both the maker and the reader are counted instead.
+A name with a '.' or a '/' is a file. `x` is what this iteration made; `x@previous` what the iteration before made (nothing, in the first);
+`x@all` what every iteration up to now made. Inside `repeat` the rounds of the innermost repetition that holds both the maker and the reader
+are counted instead.
 """
 
 from __future__ import annotations
@@ -10,7 +11,16 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, PlainSerializer, ValidationInfo, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    ValidationInfo,
+    WithJsonSchema,
+)
 from pydantic_core import CoreSchema, core_schema
 
 from agentloop.errors import nearest
@@ -85,7 +95,14 @@ References = Annotated[
     tuple[Reference, ...],
     BeforeValidator(_listed),
     PlainSerializer(_shortest),
-    WithJsonSchema({"anyOf": [{"type": "string", "pattern": PATTERN}, {"type": "array", "minItems": 1, "items": {"type": "string", "pattern": PATTERN}}]}),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": PATTERN},
+                {"type": "array", "minItems": 1, "items": {"type": "string", "pattern": PATTERN}},
+            ]
+        }
+    ),
 ]
 """One reference or a list of them, always a tuple once read."""
 

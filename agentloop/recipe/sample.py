@@ -66,7 +66,9 @@ class StartFrom(Part):
     from_: Reference = Field(alias="from")
     """The trees."""
     at: Literal["end", "failure", "error", "turn", "random"] = "end"
-    """Which nodes: where episodes ended, ended without success, where a critic found the first error, every turn, or a random turn of each episode."""
+    """Which nodes: where episodes ended, ended without success, where a critic found the first error, every turn, or a random turn of each
+    episode.
+    """
 
     @model_validator(mode="before")
     @classmethod
@@ -115,7 +117,12 @@ class Sample(Play):
     @classmethod
     def _on_train(cls, value: object) -> object:
         if isinstance(value, dict) and value.get("split") == "test":
-            raise trouble("the test split is measured once, by an 'evaluate' in 'final', and never sampled for training", path=("split",), found="test", expected="train or dev")
+            raise trouble(
+                "the test split is measured once, by an 'evaluate' in 'final', and never sampled for training",
+                path=("split",),
+                found="test",
+                expected="train or dev",
+            )
         return value
 
     @property

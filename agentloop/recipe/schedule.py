@@ -16,14 +16,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, Literal, TypeVar, get_args
+from typing import Any, Generic, Literal, TypeVar, cast, get_args
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, core_schema
 
 from agentloop.recipe.part import trouble, unknown
+from agentloop.recipe.wording import described
 
-T = TypeVar("T", int, float)
+T = TypeVar("T", bound=float)
 Shape = Literal["constant", "values", "cosine", "linear", "grid", "tuned"]
 By = Literal["iteration", "update"]
 
@@ -74,10 +75,11 @@ class Scheduled(Generic[T]):
     def at(self, iteration: int, update: int = 0, choices: Mapping[str, T] | None = None, trial: int = 0) -> T:
         """The number at an iteration and an optimiser update, both counted from 0.
 
-        `choices` maps "STAGE.SETTING" to what `tune` chose, `trial` is the place in a grid. Raises LookupError for a tuned number without its choice.
+        `choices` maps "STAGE.SETTING" to what `tune` chose, `trial` is the place in a grid. Raises LookupError for a tuned number without
+        its choice.
         """
         if self.shape == "tuned":
-            if choices is None or self.tuned not in choices:
+            if choices is None or self.tuned is None or self.tuned not in choices:
                 raise LookupError(f"no choice was made for {self.tuned}")
             return choices[self.tuned]
         if self.shape == "grid":
@@ -92,7 +94,7 @@ class Scheduled(Generic[T]):
         done = min(step / self.over, 1.0)
         left = (1.0 + math.cos(math.pi * done)) / 2.0 if self.shape == "cosine" else 1.0 - done
         value = end + (start - end) * left
-        return type(start)(round(value)) if isinstance(start, int) else value
+        return cast(T, round(value) if isinstance(start, int) else value)
 
     def data(self) -> object:
         """As it is written in YAML."""
@@ -116,7 +118,7 @@ class Scheduled(Generic[T]):
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """The number itself, or a reference to the one definition of schedules that `json_schema` adds."""
-        return {"anyOf": [handler(schema["schema"]), {"$ref": "#/$defs/Schedule"}]}  # type: ignore[typeddict-item]
+        return {"anyOf": [handler(schema["schema"]), {"$ref": "#/$defs/Schedule"}]}
 
 
 def _data(value: object) -> object:
@@ -143,8 +145,8 @@ def _parse(value: object, number: Callable[[object], Any]) -> Scheduled[Any]:
             raise trouble(f"{shape!r} has no 'by'", path=("by",))
         if shape == "tuned":
             return _tuned(value["tuned"])
-    by = value.get("by")
-    if shape != "grid" and by not in get_args(By):
+    by: Any = value.get("by", "iteration" if shape == "grid" else None)
+    if by not in get_args(By):
         message = "a schedule needs 'by'" if by is None else "'by' of a schedule"
         raise trouble(message, path=("by",), found=by, expected="iteration or update")
     if shape in ("cosine", "linear"):
@@ -153,7 +155,7 @@ def _parse(value: object, number: Callable[[object], Any]) -> Scheduled[Any]:
     if not isinstance(values, list) or not values:
         raise trouble(f"{shape!r} of a schedule", path=(shape,), found=values, expected="a list of one or more numbers")
     numbers = tuple(_each(number, entry, (shape, index)) for index, entry in enumerate(values))
-    return Scheduled(numbers, shape, by if shape != "grid" else "iteration")
+    return Scheduled(numbers, shape, by)
 
 
 def _tuned(value: object) -> Scheduled[Any]:
@@ -183,7 +185,5 @@ def _each(number: Callable[[object], Any], value: object, path: tuple[str | int,
     try:
         return number(value)
     except ValidationError as error:
-        from agentloop.recipe.problem import described
-
         message, expected = described(error.errors(include_url=False)[0])
-        raise trouble(message, path=path, found=value, expected=expected) from None
+        raise trouble(f"a number of a schedule {message}", path=path, found=value, expected=expected) from None

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_va
 from pydantic.functional_serializers import SerializerFunctionWrapHandler
 
 from agentloop.recipe import surroundings
-from agentloop.recipe.part import Amount, Count, Flag, Name, Number, Part, Positive, PositiveShare, Share, Whole, trouble
+from agentloop.recipe.part import Amount, Count, Flag, NotEmpty, Number, Part, Positive, PositiveShare, Share, Whole, trouble
 from agentloop.recipe.schedule import Scheduled
 
 Start = Literal["base", "previous", "best"]
@@ -212,9 +212,9 @@ class Store(Part):
 class Placement(Part):
     """Which accelerators the engine and the training have, where there are several; overlap means that they share."""
 
-    engine: tuple[Amount, ...] = Field(min_length=1)
+    engine: Annotated[tuple[Amount, ...], NotEmpty]
     """Indices of the engine's devices."""
-    training: tuple[Amount, ...] = Field(min_length=1)
+    training: Annotated[tuple[Amount, ...], NotEmpty]
     """Indices of the training's devices."""
 
 

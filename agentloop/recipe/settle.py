@@ -42,18 +42,18 @@ def settled(data: object) -> object:
     """The data with these defaults filled in; the data given is left as it is."""
     if not isinstance(data, dict):
         return data
-    data = _copied(data)
-    name_stages(data)
-    environment, roles = data.get("environment"), data.get("roles")
+    copy: dict[str, Any] = _copied(data)
+    name_stages(copy)
+    environment, roles = copy.get("environment"), copy.get("roles")
     tasks = environment.get("tasks") if isinstance(environment, dict) else None
-    for _, kind, body in bodies(data):
-        if kind == "sample" and tasks is not None:
+    for _, kind, body in bodies(copy):
+        if kind == "sample" and isinstance(tasks, int):
             body.setdefault("tasks", tasks)
         if kind == "train" and isinstance(roles, dict):
             role = roles.get(body.get("role", ACTOR)) if isinstance(body.get("role", ACTOR), str) else None
-            if isinstance(role, dict) and role.get("start") is not None:
+            if isinstance(role, dict) and isinstance(role.get("start"), str):
                 body.setdefault("start", role["start"])
-    return data
+    return copy
 
 
 def name_stages(data: dict[str, Any]) -> None:

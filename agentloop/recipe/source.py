@@ -1,7 +1,7 @@
 """A recipe's text as data in which every value knows its line.
 
-YAML is read by its 1.2 rules, which surprise less: `2e-4` is a number, `no` and `on` are words, `010` is ten and nothing is a date. A key that stands twice in
-a mapping, a second document, a tag and an alias of itself are mistakes.
+YAML is read by its 1.2 rules, which surprise less: `2e-4` is a number, `no` and `on` are words, `010` is ten and nothing is a date. A key
+that stands twice in a mapping, a second document, a tag and an alias of itself are mistakes.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ class Source:
     arguments: dict[Path, str] = field(default_factory=dict)
 
     def place(self, path: Path) -> tuple[str, int | None]:
-        """(file, line) of a value, or (argument, None) where `--set` wrote it; of the nearest part around it where it has no place itself."""
+        """(file, line) of a value, or (argument, None) where `--set` wrote it; of the nearest part around it where it has no place
+        itself.
+        """
         for length in range(len(path), -1, -1):
             if path[:length] in self.arguments:
                 return self.arguments[path[:length]], None
@@ -91,7 +93,7 @@ def parse_value(text: str, argument: str) -> Any:
 
 def _compose(text: str, name: str) -> yaml.Node | None:
     try:
-        return yaml.compose(text, Loader=_Loader)  # type: ignore[no-any-return]
+        return yaml.compose(text, Loader=_Loader)
     except yaml.composer.ComposerError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         problem = "a recipe is one document" if "single document" in str(error.context) else str(error.problem)

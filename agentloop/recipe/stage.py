@@ -15,8 +15,9 @@ ACTOR = "actor"
 """The role that plays where a stage does not say; every recipe has it."""
 
 METRICS = ("success", "reward", "turns", "tokens", "pass", "majority", "balance", "diversity", "verdict")
-"""What `evaluate` can measure: shares of solved tasks (of all, in any sample, by majority), means, the balance score of B-STaR, diversity of behaviour, and
-the mean of a critic's verdicts."""
+"""What `evaluate` can measure: shares of solved tasks (of all, in any sample, by majority), means, the balance score of B-STaR, diversity
+of behaviour, and the mean of a critic's verdicts.
+"""
 
 
 class When(Part):
@@ -68,7 +69,9 @@ class Stage(Part):
         return ()
 
     def settings(self, iteration: int, update: int = 0) -> dict[str, object]:
-        """All settings as plain values, every schedule at this iteration; for builders, for hashes and for show. Nested stages are not in it."""
+        """All settings as plain values, every schedule at this iteration; for builders, for hashes and for show. Nested stages are not in
+        it.
+        """
         found: dict[str, object] = {}
         for name in type(self).model_fields:
             value = getattr(self, name)

@@ -65,7 +65,9 @@ def _shape(value: object) -> Stage | dict[str, dict[str, Any]]:
     if unknown_kinds:
         raise unknown("stage", unknown_kinds[0], KINDS, path=(unknown_kinds[0],))
     if len(value) != 1:
-        raise trouble("a stage has one kind", found=", ".join(map(str, value)) or "nothing", expected="KIND: {...}, each with a '-' of its own")
+        raise trouble(
+            "a stage has one kind", found=", ".join(map(str, value)) or "nothing", expected="KIND: {...}, each with a '-' of its own"
+        )
     kind, body = next(iter(value.items()))
     if not isinstance(body, dict):
         raise trouble(f"the settings of stage {kind!r}", path=(kind,), found=body, expected="{...}")

@@ -1,7 +1,7 @@
 """What a recipe's words are checked against outside the recipe: its folder, the registered environments and the models' aliases.
 
-The caller hands them in, so that this package imports none of the packages that know them. Without surroundings (a recipe built in Python) names and paths
-are taken as they are.
+The caller hands them in, so that this package imports none of the packages that know them. Without surroundings (a recipe built in Python)
+names and paths are taken as they are.
 """
 
 from __future__ import annotations
