@@ -114,9 +114,10 @@ class Renderer:
         first, last = 0, len(ids)
         while first < last:  # the longest suffix whose text is no longer than what is shown
             middle = (first + last) // 2
-            first, last = (first, middle) if len(self.decode(ids[middle:]).strip()) <= len(shown.strip()) else (middle + 1, last)
-        if self.decode(ids[first:]).strip() == shown.strip():
-            return ids[first:]
+            first, last = (first, middle) if len(self.decode(ids[middle:]).rstrip()) <= len(shown.rstrip()) else (middle + 1, last)
+        for start in (first, max(first - 1, 0)):  # the token before may be white space and the first word in one
+            if self.decode(ids[start:]).strip() == shown.strip():
+                return ids[start:]
         return tuple(self._encoder.ids([Piece(shown, markup=True)]))
 
     def text(self, completion_ids: Sequence[int]) -> str:

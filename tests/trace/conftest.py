@@ -1,10 +1,15 @@
-"""Small byte-level BPE tokenizers that carry the chat templates and control tokens of real models, as TRL's package ships them."""
+"""Small byte-level BPE tokenizers with the chat templates (as TRL's package ships them) and control tokens of real models; small trees."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from agentloop.trace.tree import Draw, Tree, Turn
 
 SPECIAL = {
     "smollm2": ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<repo_name>", "<file_sep>"],
@@ -39,9 +44,10 @@ EOS = {
 END_OF_TURN = EOS | {"llama3": "<|eot_id|>", "gemma": "<end_of_turn>", "gemma3": "<end_of_turn>", "phi3": "<|end|>"}
 
 SMOLLM2_TEMPLATE = (
-    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful AI assistant "
-    "named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + "
-    "'<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}"
+    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
 TEXT = """You are in a kitchen. user assistant system model tool You see a fridge, a table and a sink.\n\n  > take apple from table
@@ -69,8 +75,71 @@ def tokenizer(name: str) -> Any:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     core.train_from_iterator([TEXT] * 3, trainers.BpeTrainer(vocab_size=420, initial_alphabet=alphabet, show_progress=False))
     core.add_special_tokens([AddedToken(token, special=True, rstrip=name == "phi3" and token != "<s>") for token in SPECIAL[name]])
-    core.add_tokens([AddedToken(token, special=False, normalized=False) for token in MARKUP])
+    if name.startswith(("qwen3", "deepseek")):
+        core.add_tokens([AddedToken(token, special=False, normalized=False) for token in MARKUP])
     bos = next((token for token in SPECIAL[name] if any(word in token for word in ("begin", "bos", "<s>"))), None)
     return PreTrainedTokenizerFast(
         tokenizer_object=core, bos_token=bos, eos_token=EOS[name], pad_token=SPECIAL[name][0], chat_template=template(name)
     )
+
+
+@pytest.fixture(scope="session")
+def chat_tokenizer() -> Callable[[str], Any]:
+    """Makes the tokenizer of a template by name."""
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def end_of_turn() -> dict[str, str]:
+    """The token that ends an assistant's turn, by name of the template."""
+    return END_OF_TURN
+
+
+@pytest.fixture
+def make_tree() -> Callable[..., Tree]:
+    """Makes a tree (or a fragment) of two-turn episodes, each ending with success at reward 1; content depends on the arguments alone."""
+
+    def make(name: str = "t0", samples: tuple[int, ...] = (0,), *, tokens: int = 4, seconds: float = 0.5) -> Tree:
+        turns = []
+        for sample in samples:
+            base = 100 * sample
+            draw = Draw("actor-000-abcdef", temperature=0.7, seed=sample)
+            turns += [
+                Turn(
+                    id=f"{sample}.0",
+                    parent=None,
+                    extends=None,
+                    fresh="start",
+                    prompt_ids=tuple(range(base, base + tokens)),
+                    completion_ids=tuple(range(base + 50, base + 50 + tokens)),
+                    logprobs=tuple(-0.1 * index - sample for index in range(tokens)),
+                    text="look",
+                    draw=draw,
+                    action="look",
+                    observation="a fridge",
+                    info={"score": sample},
+                    seconds=(seconds, seconds / 2),
+                    cached_tokens=2,
+                ),
+                Turn(
+                    id=f"{sample}.1",
+                    parent=f"{sample}.0",
+                    extends=f"{sample}.0",
+                    prompt_ids=(7, 8),
+                    completion_ids=(9,),
+                    logprobs=(-1.5,),
+                    text="open fridge",
+                    draw=draw,
+                    observation="done",
+                    reward=1.0,
+                    done=True,
+                    success=True,
+                    seconds=(seconds, 0.0),
+                    cached_tokens=3,
+                ),
+            ]
+        return Tree(
+            f"000/trees/{name}", name, "kitchen", "train", turns=tuple(turns), samples=samples, task_data={"goal": "fridge"}, seed=11
+        )
+
+    return make
