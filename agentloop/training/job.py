@@ -27,11 +27,12 @@ class TrainingJob:
         start: Folder of the adapter to go on from; None starts a fresh one.
         role: Only rows of this role; None takes all.
         rank, alpha, dropout, target_modules: LoRA (arXiv:2106.09685) on all linear layers but the output head, or on layers named so.
-        epochs: Passes over the rows.
+        epochs: Passes over the rows; the last one may be a part.
+        updates: Optimiser steps, in place of `epochs`; None means `epochs`.
         learning_rate: Peak rate of AdamW.
         batch_size: Rows an optimiser step, over all processes.
         gradient_accumulation: Pieces that each process cuts its share of a batch into, to save memory; does not change the result.
-        max_length: Longest row, in ids.
+        max_length: Longest row, in ids; None is no limit.
         too_long: What to do with rows above `max_length`: "refuse" stops with a count, "skip" leaves them out and reports the count. No row is ever cut.
         max_rows: Most rows, drawn by the seed; None takes all.
         packing: Lay the rows of a batch end to end in one sequence instead of padding them; same result, and pays only with variable-length attention kernels.
@@ -56,14 +57,15 @@ class TrainingJob:
     start: str | None = None
     role: str | None = None
     rank: int = 16
-    alpha: int = 32
+    alpha: float = 32
     dropout: float = 0.0
     target_modules: str | tuple[str, ...] = "all-linear"
-    epochs: int = 1
+    epochs: float = 1
+    updates: int | None = None
     learning_rate: float = 2e-4
     batch_size: int = 8
     gradient_accumulation: int = 1
-    max_length: int = 4096
+    max_length: int | None = None
     too_long: Literal["refuse", "skip"] = "refuse"
     max_rows: int | None = None
     packing: bool = False
@@ -81,9 +83,13 @@ class TrainingJob:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("rank", "alpha", "epochs", "batch_size", "gradient_accumulation", "max_length", "processes"):
-            if getattr(self, name) < 1:
-                raise Mistake(f"{name} of a training must be at least 1", found=getattr(self, name))
+        for name in ("rank", "updates", "batch_size", "gradient_accumulation", "max_length", "processes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise Mistake(f"{name} of a training must be at least 1", found=value)
+        for name in ("alpha", "epochs"):
+            if getattr(self, name) <= 0:
+                raise Mistake(f"{name} of a training must be more than 0", found=getattr(self, name))
         pieces = self.processes * self.gradient_accumulation
         if self.batch_size % pieces:
             raise Mistake(
@@ -126,8 +132,8 @@ class Trained:
         steps: Optimiser steps.
         rows: Rows that were trained on, each `epochs` times.
         skipped: Rows left out because they were longer than `max_length`.
-        trained_tokens: Masked ids times epochs: what the loss saw.
-        total_tokens: All ids times epochs, padding not counted.
+        trained_tokens: Masked ids times epochs: what the loss saw; rounded where the last epoch was a part.
+        total_tokens: All ids times epochs, padding not counted; rounded likewise.
         computed_tokens: Positions that went through the model, padding included.
         loss_first: Mean loss a trained token of the first step, in nats.
         loss_last: That of the last step.

@@ -49,7 +49,7 @@ def load_rows(job: TrainingJob) -> RowData:
     rows = [row for path in job.rows for row in open_rows(path) if job.role is None or row.role == job.role]
     for row in rows:
         _check(row)
-    fitting = [row for row in rows if len(row.input_ids) <= job.max_length]
+    fitting = [row for row in rows if job.max_length is None or len(row.input_ids) <= job.max_length]
     skipped = len(rows) - len(fitting)
     if skipped and job.too_long == "refuse":
         longest = max(len(row.input_ids) for row in rows)

@@ -57,13 +57,14 @@ def run(job: TrainingJob, work_dir: Path) -> Trained:
     if trainer.accelerator.is_main_process:
         save_adapter(trainer.accelerator.unwrap_model(trainer.model), Path(job.output), job.model_name or Path(job.model).name)
     trainer.accelerator.wait_for_everyone()
+    epochs = trainer.state.epoch or 0.0
     return Trained(
         adapter_path=job.output,
         steps=trainer.state.global_step,
         rows=len(rows.input_ids),
         skipped=rows.skipped,
-        trained_tokens=rows.trained_tokens * job.epochs,
-        total_tokens=rows.total_tokens * job.epochs,
+        trained_tokens=round(rows.trained_tokens * epochs),
+        total_tokens=round(rows.total_tokens * epochs),
         computed_tokens=progress.computed_tokens,
         loss_first=progress.losses[0],
         loss_last=progress.losses[-1],
@@ -122,6 +123,7 @@ def trainer_settings(job: TrainingJob, work_dir: Path) -> SFTConfig:
     return SFTConfig(
         output_dir=str(work_dir / "trainer"),
         num_train_epochs=job.epochs,
+        max_steps=job.updates or -1,
         learning_rate=job.learning_rate,
         lr_scheduler_type=job.scheduler,
         warmup_steps=job.warmup,
