@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from agentloop.evaluation.intervals import Cluster, Difference, Estimate, mean, paired_difference, proportion
-from agentloop.trace.tree import Tree, Turn
+from agentloop.trace.tree import Tree, Truncation, Turn
 
 NAMES = ("success", "reward", "turns", "tokens", "failures")
 SHARES = frozenset({"success", "failures"})
@@ -30,8 +30,8 @@ class Measurement:
     """One number of one evaluation.
 
     Attributes:
-        name: "success" (share of episodes), "reward" (mean return), "turns" and "tokens" (generated) per episode, or "failures" (share
-            that broke).
+        name: "success" (share of episodes), "reward" (mean return), "turns" (actions) and "tokens" (generated) per episode, or "failures"
+            (share of episodes that broke).
         value: The estimate, a mean over episodes.
         low: Lower end of the 95 % interval clustered by task; None where a single task cannot say.
         high: Upper end.
@@ -59,6 +59,7 @@ class EpisodeScore:
     reward: float
     turns: int
     tokens: int
+    truncated: Truncation | None = None
 
 
 @dataclass
@@ -68,11 +69,13 @@ class Tally:
     Attributes:
         sums: For each name, for each task, how many episodes and what they add up to.
         failures: Broken episodes by kind.
+        truncated: Episodes that were cut short, by what cut them.
         binary_reward: Whether every return so far was 0 or 1, so that the mean return is a proportion too.
     """
 
     sums: dict[str, dict[str, Cluster]] = field(default_factory=lambda: {name: {} for name in NAMES})
     failures: Counter[str] = field(default_factory=Counter)
+    truncated: Counter[str] = field(default_factory=Counter)
     binary_reward: bool = True
 
     def add(self, tree: Tree) -> None:
@@ -80,6 +83,8 @@ class Tally:
         task = f"{tree.environment}/{tree.task}"
         for score in episode_scores(tree):
             self.binary_reward = self.binary_reward and score.reward in (0.0, 1.0)
+            if score.truncated is not None:
+                self.truncated[score.truncated] += 1
             for name in NAMES[:4]:
                 self._count(name, task, float(getattr(score, name)))
             self._count("failures", task, 0.0)
@@ -142,8 +147,9 @@ def episode_scores(tree: Tree) -> Iterator[EpisodeScore]:
         yield EpisodeScore(
             success=succeeded(leaf),
             reward=sum(turn.reward for turn in path),
-            turns=len(path),
+            turns=sum(turn.action is not None for turn in path),
             tokens=sum(len(turn.completion_ids) for turn in path),
+            truncated=leaf.truncated,
         )
 
 
