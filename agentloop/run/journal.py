@@ -78,7 +78,8 @@ class Entry:
         value = {name: getattr(self, name) for name in self.__slots__}
         value["outputs"] = {name: {key: getattr(output, key) for key in output.__slots__} for name, output in self.outputs.items()}
         value["measurements"] = list(self.measurements)
-        return json.dumps({key: item for key, item in value.items() if item not in ("", {}, [])}, sort_keys=True, ensure_ascii=False)
+        filled = {key: item for key, item in value.items() if key in ("event", "stage") or item not in ("", {}, [])}
+        return json.dumps(filled, sort_keys=True, ensure_ascii=False)
 
     @staticmethod
     def from_json(line: str) -> Entry:

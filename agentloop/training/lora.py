@@ -30,11 +30,16 @@ def attach_adapter(model: PreTrainedModel, job: TrainingJob) -> PeftModel:
         torch.manual_seed(job.seed)
         targets = job.target_modules if isinstance(job.target_modules, str) else list(job.target_modules)
         config = LoraConfig(
-            r=job.rank, lora_alpha=job.alpha, lora_dropout=job.dropout, target_modules=targets, bias="none", task_type="CAUSAL_LM"
+            r=job.rank, lora_alpha=_whole(job.alpha), lora_dropout=job.dropout, target_modules=targets, bias="none", task_type="CAUSAL_LM"
         )
         return get_peft_model(model, config)  # type: ignore[return-value]
     config = _start_config(Path(job.start), job)
     return PeftModel.from_pretrained(model, job.start, is_trainable=True, config=config)
+
+
+def _whole(number: float) -> float:
+    """A whole number as an int, as adapter configurations have it."""
+    return int(number) if number == int(number) else number
 
 
 def _start_config(folder: Path, job: TrainingJob) -> LoraConfig:

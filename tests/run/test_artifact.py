@@ -50,7 +50,7 @@ def test_a_partial_of_a_killed_process_is_removed(tmp_path: Path) -> None:
         "import os, signal\nfrom pathlib import Path\nfrom agentloop.run.artifact import new_artifact\n"
         f"with new_artifact(Path({str(final)!r})) as partial:\n    partial.write_text('half')\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    assert subprocess.run([sys.executable, "-c", program]).returncode == -signal.SIGKILL
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
     assert os.listdir(tmp_path) == ["a.txt.partial"]
     write_text(final, "whole")
     assert os.listdir(tmp_path) == ["a.txt"]
@@ -60,7 +60,7 @@ def test_a_partial_of_a_killed_process_is_removed(tmp_path: Path) -> None:
 def test_a_full_disk_is_named_and_loses_nothing(tmp_path: Path) -> None:
     final = tmp_path / "a.json"
     write_json(final, {"kept": True})
-    with pytest.raises(RunFailed, match=r"no space left on the disk while writing .*a\.json .*run the same command again"):
-        with new_artifact(final):
-            raise OSError(errno.ENOSPC, "No space left on device")
+    message = r"no space left on the disk while writing .*a\.json .*run the same command again"
+    with pytest.raises(RunFailed, match=message), new_artifact(final):
+        raise OSError(errno.ENOSPC, "No space left on device")
     assert json.loads(final.read_text()) == {"kept": True}

@@ -12,6 +12,7 @@ from agentloop.errors import RunFailed
 from agentloop.run.journal import Entry, Journal, Output
 
 ENTRIES = [
+    Entry("run", "", about={"name": "demo"}, time=0.5),
     Entry("started", "000/trees", fingerprint="f0", time=1.0),
     Entry(
         "finished",
@@ -34,7 +35,7 @@ def test_entries_come_back_as_they_were_written(tmp_path: Path) -> None:
         journal.append(entry)
     again = Journal(tmp_path / "journal.jsonl")
     assert again.entries == ENTRIES
-    assert again.finished("000/trees") == ENTRIES[1]
+    assert again.finished("000/trees") == ENTRIES[2]
     assert again.finished("000/rows") is None
 
 
@@ -48,8 +49,8 @@ def test_a_kill_while_writing_drops_at_most_the_last_line(cut: int, tmp_path_fac
     whole = data.count(b"\n")
     journal = Journal(path)
     assert journal.entries == ENTRIES[:whole]
-    journal.append(ENTRIES[2])
-    assert Journal(path).entries == [*ENTRIES[:whole], ENTRIES[2]]
+    journal.append(ENTRIES[-1])
+    assert Journal(path).entries == [*ENTRIES[:whole], ENTRIES[-1]]
 
 
 def test_a_foreign_line_is_named(tmp_path: Path) -> None:
