@@ -92,6 +92,10 @@ def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
                 yield number, {key: value for key, value in record.items() if value is not None}
 
 
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+
+
 def _row(record: Any, file: str, line: int) -> Row:
     def wrong(message: str, **more: Any) -> Mistake:
         return Mistake(message, file=file, line=line, **more)
@@ -110,8 +114,10 @@ def _row(record: Any, file: str, line: int) -> Row:
         if key in record and (not isinstance(record[key], kind) or isinstance(record[key], bool)):
             raise wrong(f"{key!r} has the wrong type", found=record[key])
     ids, mask, logprobs = record["input_ids"], record["mask"], record.get("logprobs")
-    if bad := next((i for i in ids if not isinstance(i, int) or isinstance(i, bool) or not 0 <= i < 2**31), None) is not None:
-        raise wrong("'input_ids' must hold token ids", found=next(i for i in ids if not isinstance(i, int) or isinstance(i, bool) or i < 0) if bad else None)
+    if (other := next((i for i in ids if not _is_id(i)), None)) is not None:
+        raise wrong("'input_ids' must hold token ids", found=other)
+    if (other := next((p for p in logprobs or () if isinstance(p, bool) or not isinstance(p, (int, float))), None)) is not None:
+        raise wrong("'logprobs' must hold numbers", found=other)
     if (other := next((m for m in mask if m not in (0, 1)), None)) is not None:
         raise wrong("'mask' must hold 0 and 1", found=other)
     for name, values in (("mask", mask), ("logprobs", logprobs)):

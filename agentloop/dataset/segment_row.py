@@ -1,7 +1,7 @@
 """From one segment of a tree to one row: ids as the model saw and produced them, and a mask on its own tokens.
 
-The mask is 1 on every completion id, the first one and the stop token included, and 0 on every id that was fed. Nothing is tokenised and nothing is
-added: a row's ids are the concatenation of what its turns stored.
+Ids and mask are those of `agentloop.trace.segment`: 1 on every completion id, the first one and the stop token included, and 0 on every id that was fed.
+Nothing is tokenised and nothing is added.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 
 from agentloop.dataset.row import Provenance, Row
+from agentloop.trace.segment import segment_ids
 from agentloop.trace.tree import Tree, Turn
 
 
@@ -30,27 +31,19 @@ def segment_row(
     `adapter` and `temperature` are those of the segment's first turn.
 
     Raises:
-        ValueError: The segment is empty, or does not begin where a context was started afresh.
+        ValueError: The turns are not one unbroken context, begun afresh.
     """
-    if not segment or segment[0].extends is not None:
-        raise ValueError(f"tree {tree.id}: a segment begins with a turn that was started afresh, got {[turn.id for turn in segment]}")
-    ids: list[int] = []
-    mask: list[int] = []
-    logprobs: list[float] = []
-    for turn in segment:
-        ids += turn.prompt_ids
-        ids += turn.completion_ids
-        mask += [0] * len(turn.prompt_ids) + [1] * len(turn.completion_ids)
-        logprobs += [0.0] * len(turn.prompt_ids)
-        logprobs += turn.logprobs if turn.logprobs is not None else [0.0] * len(turn.completion_ids)
+    ids, mask, logprobs = segment_ids(segment)
+    if not ids:
+        raise ValueError(f"tree {tree.id}: an empty segment is no row")
     first = segment[0]
     provenance = Provenance(tree.id, tuple(turn.id for turn in segment), tuple(verdicts), stage, iteration)
     has_ratios = all(not turn.authored and turn.draw.has_ratio for turn in segment)
     return Row(
         id=row_id(ids, mask, weight, provenance),
-        input_ids=tuple(ids),
-        mask=tuple(mask),
-        logprobs=tuple(logprobs) if has_ratios else None,
+        input_ids=ids,
+        mask=mask,
+        logprobs=logprobs if has_ratios else None,
         role=first.role,
         task=tree.task,
         reward=reward,

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from agentloop.dataset.row import Row
 from agentloop.dataset.segment_row import segment_row
+from agentloop.trace.segment import TRAINS
 from agentloop.trace.tree import Tree, Turn
 
 OVERFLOW_REASONS = ("window", "summary")
-"""Reasons of a fresh context that come from the overflow policy: the model saw a shortened past there."""
+"""Reasons of a fresh context that come from the overflow policies: the model saw a shortened past there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Settings:
         per_task: Most rows a task over all trees; None means no cap.
         deduplicate: Whether trajectories of a task that did the same count once.
         role: Only turns that this role played; None means every role, each with its own rows.
-        train_after_overflow: Whether segments that began with a dropped window or a summary train too.
+        train_after_overflow: Whether segments that began with a dropped window or a summary train too (their ids are what the model saw there).
     """
 
     min_reward: float = 1.0
@@ -38,7 +39,7 @@ class Settings:
     per_task: int | None = None
     deduplicate: bool = True
     role: str | None = None
-    train_after_overflow: bool = False
+    train_after_overflow: bool = True
 
 
 def build(trees: Iterable[Tree], settings: Settings = Settings(), *, stage: str = "", iteration: int = 0) -> Iterator[Row]:  # noqa: B008 (frozen)
@@ -53,16 +54,21 @@ def build(trees: Iterable[Tree], settings: Settings = Settings(), *, stage: str 
         for leaf, seat in _best(tree, settings, seen):
             reward = tree.episode_return(leaf.id, seat=seat)
             for segment in tree.segments(leaf.id, seat=seat):
-                if segment[0].fresh in OVERFLOW_REASONS and not settings.train_after_overflow:
-                    continue
                 turns = tuple(turn.id for turn in segment)
-                if turns in written or not any(turn.completion_ids for turn in segment):
+                if turns in written or not _trains(segment, settings):
                     continue
                 if settings.per_task is not None and rows_of_task[tree.task] >= settings.per_task:
                     break
                 rows_of_task[tree.task] += 1
                 written.add(turns)
                 yield segment_row(tree, segment, reward=reward, stage=stage, iteration=iteration)
+
+
+def _trains(segment: Sequence[Turn], settings: Settings) -> bool:
+    reason = segment[0].fresh
+    if reason is None or not TRAINS[reason] or (reason in OVERFLOW_REASONS and not settings.train_after_overflow):
+        return False
+    return any(turn.completion_ids for turn in segment)
 
 
 def _best(tree: Tree, settings: Settings, seen: set[bytes]) -> list[tuple[Turn, str]]:

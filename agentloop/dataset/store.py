@@ -106,7 +106,7 @@ def _checked(file: Path) -> pq.FileMetaData:
         raise Mistake("rows of another schema version", file=str(file), found=version.decode(), expected=str(VERSION))
     for column in SCHEMA:
         if column.name not in schema.names:
-            raise Mistake(f"no column {column.name!r}", file=str(file), nearest=nearest(column.name, schema.names))
+            raise Mistake(f"no column {column.name!r}", file=str(file), nearest=nearest(column.name, set(schema.names) - set(SCHEMA.names)))
         found = schema.field(column.name).type
         if found != column.type:
             raise Mistake(f"column {column.name!r} has another type", file=str(file), found=str(found), expected=str(column.type))
