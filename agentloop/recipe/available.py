@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from agentloop.recipe.control import Python, Repeat, Tune
+from agentloop.recipe.build import Build, Mix
+from agentloop.recipe.control import Python
+from agentloop.recipe.flow import artifacts_of
 from agentloop.recipe.measure import Evaluate
-from agentloop.recipe.part import Part
 from agentloop.recipe.problem import Problem
 from agentloop.recipe.recipe import Recipe
-from agentloop.recipe.sample import Sample
-from agentloop.recipe.schedule import Scheduled
+from agentloop.recipe.sample import Play, Sample
+from agentloop.recipe.settings import ArtifactType
 from agentloop.recipe.source import Path
 from agentloop.recipe.stage import Stage
 from agentloop.recipe.stages import WORDS, tag_of
-from agentloop.recipe.walk import stages_of
+from agentloop.recipe.train import Train
+from agentloop.recipe.walk import numbers_of, stages_of
 
 AVAILABLE: dict[str, frozenset[str]] = {
     "stage": frozenset({"sample", "build", "train", "evaluate", "gate"}),
@@ -27,32 +29,42 @@ AVAILABLE: dict[str, frozenset[str]] = {
     "dataset": frozenset({"self_imitation", "mix"}),
     "training method": frozenset({"sft"}),
     "metric": frozenset({"success", "reward", "turns", "tokens"}),
-    "overflow": frozenset({"stop", "window", "summarise"}),
-    "part": frozenset({"schedule by iteration", "when", "@previous", "@all", "a file in 'from'", "evaluation of trees"}),
+    "overflow policy": frozenset({"stop", "window", "summarise"}),
+    "part": frozenset(
+        {"a schedule by iteration", "'when'", "@previous", "@all", "a file in 'from'", "a measurement of trees", "a mix of rows"}
+    ),
 }
-"""Words by what they are. Under "part" stand the parts of the language with no word of their own; `PARTS` lists all of them."""
+"""Words by what they are. Under "part" stand those of `PARTS`, the parts of the language with no single word of their own."""
 
 PARTS = (
-    "schedule by iteration",
-    "schedule by update",
-    "when",
+    "a schedule by iteration",
+    "a schedule by update",
+    "'when'",
     "@previous",
     "@all",
     "a file in 'from'",
-    "into",
-    "memory",
-    "start_from",
-    "seats",
-    "environments",
-    "tasks from an artifact",
-    "admissible draws",
-    "evaluation of trees",
-    "evaluation of an adapter by name",
+    "a mix of rows",
+    "a mix of tasks",
+    "a mix of trees",
+    "a measurement of trees",
+    "a measurement of rows",
+    "a measurement of adapter",
+    "'from' of a sample",
+    "'start_from'",
+    "'seats'",
+    "'memory'",
+    "'environments'",
+    "'draw: admissible'",
+    "'seat' of a build",
+    "'verdicts' of a build",
+    "'stores'",
+    "'into'",
+    "'lineage: archive'",
+    "'placement'",
+    "'prompt' of a role",
     "a role behind a URL",
     "a scoring model as a role",
-    "stores",
-    "an archive",
-    "placement",
+    "a second training of a role in one iteration",
 )
 
 _ROLES = {"url": "a role behind a URL", "scoring": "a scoring model as a role"}
@@ -61,8 +73,14 @@ _ROLES = {"url": "a role behind a URL", "scoring": "a scoring model as a role"}
 def unavailable(recipe: Recipe) -> list[Problem]:
     """A problem for each thing in the recipe that this version cannot run."""
     found = list(_of_recipe(recipe))
+    types = {artifact.name: artifact.type for artifact in artifacts_of(recipe).values()}
+    trained: set[tuple[object, str]] = set()
     for path, stage in stages_of(recipe):
-        found += _of_stage(recipe, path, stage)
+        found += _of_stage(types, path, stage)
+        if isinstance(stage, Train):
+            if (path[0], stage.role) in trained:
+                found += _missing("part", "a second training of a role in one iteration", path)
+            trained.add((path[0], stage.role))
     return found
 
 
@@ -76,58 +94,60 @@ def _of_recipe(recipe: Recipe) -> Iterator[Problem]:
     for name, role in recipe.roles.items():
         if role.kind in _ROLES:
             yield from _missing("part", _ROLES[role.kind], ("roles", name))
-    if recipe.stores:
-        yield from _missing("part", "stores", ("stores",))
+        if role.prompt is not None:
+            yield from _missing("part", "'prompt' of a role", ("roles", name, "prompt"))
     if recipe.lineage.archive is not None:
-        yield from _missing("part", "an archive", ("lineage",))
-    if recipe.placement is not None:
-        yield from _missing("part", "placement", ("placement",))
-    if recipe.environments is not None:
-        yield from _missing("part", "environments", ("environments",))
+        yield from _missing("part", "'lineage: archive'", ("lineage",))
+    for key in ("stores", "placement", "environments"):
+        if getattr(recipe, key):
+            yield from _missing("part", repr(key), (key,))
 
 
-def _of_stage(recipe: Recipe, path: Path, stage: Stage) -> Iterator[Problem]:
+def _of_stage(types: dict[str, ArtifactType], path: Path, stage: Stage) -> Iterator[Problem]:
     if stage.kind not in AVAILABLE["stage"]:
         yield from _missing("stage", stage.kind, path)
         return
     if stage.kind in WORDS:
         key, what, *_ = WORDS[stage.kind]
         yield from _missing(what, tag_of(stage).partition(":")[2], (*path, key))
-    if stage.when is not None:
-        yield from _missing("part", "when", (*path, "when"))
-    key = "inputs" if isinstance(stage, Python) else "from"
+    key = "inputs" if isinstance(stage, Python) else "mix" if isinstance(stage, Mix) else "from"
     for reference in stage.inputs:
         if reference.file:
             yield from _missing("part", "a file in 'from'", (*path, key))
         elif reference.occasion != "this":
             yield from _missing("part", f"@{reference.occasion}", (*path, key))
-    if getattr(stage, "into", None) is not None:
-        yield from _missing("part", "into", (*path, "into"))
+    for key in ("when", "into"):
+        if getattr(stage, key, None) is not None:
+            yield from _missing("part", repr(key), (*path, key))
+    if isinstance(stage, Play):
+        yield from _missing("overflow policy", stage.overflow, (*path, "overflow"))
     if isinstance(stage, Sample):
         yield from _of_sample(path, stage)
+    if isinstance(stage, Build):
+        yield from _of_build(types, path, stage)
     if isinstance(stage, Evaluate):
         for metric in stage.metrics:
             yield from _missing("metric", metric, (*path, "metrics"))
         for reference in stage.inputs:
-            adapter = any(other.id == reference.name and other.makes == "adapter" for other in recipe.all_stages())
-            yield from _missing("part", "evaluation of an adapter by name" if adapter else "evaluation of trees", (*path, "from"))
-    if not isinstance(stage, Repeat | Tune):
-        yield from _of_numbers(path, stage)
+            yield from _missing("part", f"a measurement of {types.get(reference.name, 'trees')}", (*path, "from"))
+    for where, number in numbers_of(stage, path):
+        if number.shape in ("values", "cosine", "linear"):
+            yield from _missing("part", f"a schedule by {number.by}", where)
 
 
 def _of_sample(path: Path, stage: Sample) -> Iterator[Problem]:
-    yield from _missing("overflow", stage.overflow, (*path, "overflow"))
     for key in ("start_from", "seats", "environments", "memory"):
         if getattr(stage, key) is not None:
-            yield from _missing("part", key, (*path, key))
+            yield from _missing("part", repr(key), (*path, key))
     if stage.from_ is not None:
-        yield from _missing("part", "tasks from an artifact", (*path, "from"))
+        yield from _missing("part", "'from' of a sample", (*path, "from"))
     if stage.draw == "admissible":
-        yield from _missing("part", "admissible draws", (*path, "draw"))
+        yield from _missing("part", "'draw: admissible'", (*path, "draw"))
 
 
-def _of_numbers(path: Path, part: Part) -> Iterator[Problem]:
-    for name in type(part).model_fields:
-        value = getattr(part, name)
-        if isinstance(value, Scheduled) and value.shape in ("values", "cosine", "linear"):
-            yield from _missing("part", f"schedule by {value.by}", (*path, name))
+def _of_build(types: dict[str, ArtifactType], path: Path, stage: Build) -> Iterator[Problem]:
+    if isinstance(stage, Mix):
+        yield from _missing("part", f"a mix of {types[stage.id]}", (*path, "mix"))
+    for key in ("seat", "verdicts"):
+        if getattr(stage, key, None):
+            yield from _missing("part", f"{key!r} of a build", (*path, key))

@@ -69,6 +69,8 @@ class TreeBuild(Build):
     """The trees."""
     seat: Name | None = None
     """Only turns of this seat; null is all of the role's."""
+    verdicts: dict[str, Scheduled[Number]] = {}
+    """Weights of critics' verdicts, which are added to the return."""
 
 
 class SelfImitation(TreeBuild):
@@ -133,8 +135,6 @@ class Advantage(TreeBuild):
     """What is taken off the return: the mean of the group, of the stage, of the role, or nothing."""
     normalise: Flag = True
     """Whether advantages are divided by the standard deviation."""
-    rewards: dict[str, Scheduled[Number]] = {}
-    """Weights of further rewards by the critic that gave them, added to the return."""
     tool_reward: Scheduled[NonNegative] = Scheduled.constant(0.0)
     """Reward of a tool call, at most 1 an episode in all."""
     keep_groups: Scheduled[Share] = Scheduled.constant(1.0)

@@ -99,8 +99,8 @@ def _environments(recipe: Recipe, stages: Stages) -> Iterator[Problem]:
             chosen = [((*path, "environments", name), name) for name in stage.environments or ()]
         elif isinstance(stage, Evaluate):
             chosen = [((*path, "environment"), stage.environment)] if stage.environment is not None else []
-            if stage.from_ is not None and all(_is_trees(recipe, reference.name) for reference in stage.from_):
-                continue
+            if stage.from_ is not None and not any(_is_adapter(recipe, reference.name) for reference in stage.from_):
+                continue  # it plays nothing
         else:
             continue
         if not known:
@@ -114,8 +114,8 @@ def _environments(recipe: Recipe, stages: Stages) -> Iterator[Problem]:
             yield Problem(path, f"stage {stage.id!r} does not say which environment it plays", expected=f"{key}, of {', '.join(known)}")
 
 
-def _is_trees(recipe: Recipe, name: str) -> bool:
-    return any(stage.id == name and stage.makes == "trees" for stage in recipe.all_stages())
+def _is_adapter(recipe: Recipe, name: str) -> bool:
+    return any(stage.id == name and stage.makes == "adapter" for stage in recipe.all_stages())
 
 
 def _numbers(recipe: Recipe, stages: Stages) -> Iterator[Problem]:

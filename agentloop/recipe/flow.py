@@ -57,19 +57,24 @@ class Read:
 def artifacts_of(recipe: Recipe) -> dict[str, Artifact]:
     """All artifacts by name, in the order in which they are made. Of two with one name the first is kept."""
     found: dict[str, Artifact] = {}
+    mixes: list[tuple[Artifact, Mix]] = []
     for order, (path, stage) in enumerate(stages_of(recipe)):
         made = dict(stage.outputs) if isinstance(stage, Python) else {}
         if stage.makes is not None:
-            made[stage.id] = _type_of_mix(stage, found, recipe) if isinstance(stage, Mix) else stage.makes
+            made[stage.id] = stage.makes
         for name, kind in made.items():
-            found.setdefault(name, Artifact(name, kind, stage, path, order))
+            artifact = found.setdefault(name, Artifact(name, kind, stage, path, order))
+            if isinstance(stage, Mix):
+                mixes.append((artifact, stage))
+    for artifact, stage in mixes:
+        artifact.type = _type_of_mix(stage, found, recipe)
     return found
 
 
 def _type_of_mix(stage: Mix, found: dict[str, Artifact], recipe: Recipe) -> ArtifactType:
-    """A mix makes what it mixes; rows where it mixes files only."""
+    """A mix makes what it mixes (which may be made later, in the iteration before); rows where it mixes files only."""
     for reference in stage.inputs:
-        if reference.name in found:
+        if reference.name in found and reference.name != stage.id:
             return found[reference.name].type
         if reference.name in recipe.stores:
             return recipe.stores[reference.name].holds

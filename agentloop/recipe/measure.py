@@ -15,10 +15,10 @@ from agentloop.recipe.stage import METRICS, Work
 
 
 class Evaluate(Play):
-    """Plays a split and measures, with 95 % intervals clustered by task; or measures trees that exist, without playing."""
+    """Plays a split and measures, with 95 % intervals clustered by task; or measures trees or rows that exist, without playing."""
 
     kind: ClassVar[str] = "evaluate"
-    takes: ClassVar[tuple[ArtifactType, ...]] = ("trees", "adapter")
+    takes: ClassVar[tuple[ArtifactType, ...]] = ("trees", "rows", "adapter")
     makes: ClassVar[ArtifactType | None] = "measurement"
 
     split: Literal["train", "dev", "test"] = "dev"

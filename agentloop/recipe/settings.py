@@ -12,7 +12,7 @@ from agentloop.recipe.part import Amount, Count, Flag, NotEmpty, Number, Part, P
 from agentloop.recipe.schedule import Scheduled
 
 Start = Literal["base", "previous", "best"]
-"""Which adapter a training continues: none, the one that the iteration started with, or the best one measured so far."""
+"""Which adapter a training continues: none, the one that the role plays with now (the last one trained or kept), or the best so far."""
 
 ArtifactType = Literal["tasks", "trees", "rows", "adapter", "measurement", "store"]
 

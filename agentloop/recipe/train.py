@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from agentloop.recipe.part import Amount, Count, Flag, NonNegative, Positive, Share, trouble
 from agentloop.recipe.reference import References
@@ -24,7 +24,7 @@ class Train(Work):
     from_: References = Field(alias="from")
     """The rows."""
     start: Start = "previous"
-    """What the training continues: nothing (`base`), the adapter that the iteration started with, or the best one so far."""
+    """What it continues: nothing (`base`), the adapter that the role plays with now, or the best one so far."""
     epochs: Scheduled[Positive] = Scheduled.constant(2.0)
     """Passes over the rows."""
     updates: Scheduled[Count] | None = None
@@ -62,6 +62,13 @@ class Train(Work):
         if isinstance(value, dict) and value.get("epochs") is not None and value.get("updates") is not None:
             raise trouble("a training says 'epochs' or 'updates', not both", path=("updates",))
         return value
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        written: dict[str, object] = handler(self)
+        if self.updates is not None:
+            written.pop("epochs", None)
+        return written
 
 
 class SupervisedTrain(Train):
