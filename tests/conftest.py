@@ -6,6 +6,8 @@ import importlib.util
 
 import pytest
 
+pytest_plugins = ["tests.servers"]
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip tests marked `vllm` where there is no vLLM to start."""

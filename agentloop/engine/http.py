@@ -59,6 +59,7 @@ class VLLMEngine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reviving: asyncio.Lock | None = None
         self._incarnation = server.starts if server is not None else 0
+        self._loads = 0
         self._info: EngineInfo | None = None
         self._base_name = BASE
 
@@ -161,7 +162,10 @@ class VLLMEngine:
         """Make `adapter.name` usable. Loading a loaded version again does nothing. Raises `EngineFailure` of kind "adapter"."""
         if not self._pool.check_room(adapter):
             return
+        if self._server is not None and self._server.slots_stick and self._loads >= self._pool.limit:
+            await self._revive(afresh=True)
         await self._load(adapter)
+        self._loads += 1
         self._pool.add(adapter)
 
     async def unload_adapter(self, name: str) -> None:
@@ -253,20 +257,23 @@ class VLLMEngine:
             self._loop, self._reviving = loop, asyncio.Lock()
         return self._session
 
-    async def _revive(self) -> None:
-        """Where the server is ours: start it again if it has died, and put the adapters back that it lost."""
+    async def _revive(self, *, afresh: bool = False) -> None:
+        """Where the server is ours: start it again if it has died or `afresh` is set, and put the adapters back that it lost."""
         if self._server is None:
             return
         self._client()
         assert self._reviving is not None
-        if self._server.alive and self._incarnation == self._server.starts:
+        if self._server.alive and self._incarnation == self._server.starts and not afresh:
             return
         async with self._reviving:
-            if not self._server.alive:
+            if afresh:
+                await self._server.recycle()
+            elif not self._server.alive:
                 await self._server.restart()
             if self._incarnation != self._server.starts:
                 for version in self._pool.versions:
                     await self._put_back(version)
+                self._loads = len(self._pool.versions)
                 self._incarnation = self._server.starts
 
     async def _put_back(self, version: AdapterVersion) -> None:

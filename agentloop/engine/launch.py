@@ -6,6 +6,7 @@ Pure functions of the settings and of what the machine has, so that they are tes
 from __future__ import annotations
 
 import glob
+import json
 import os
 import shutil
 import sys
@@ -66,11 +67,25 @@ def resolved_dtype(settings: EngineSettings, machine: Machine) -> str:
     return "bfloat16" if machine.cuda else "float32"
 
 
-def cache_bytes(settings: EngineSettings, machine: Machine) -> int:
-    """Bytes of the key-value cache on a CPU."""
+def cache_bytes(settings: EngineSettings, model_path: Path, machine: Machine) -> int:
+    """Bytes of the key-value cache on a CPU: no more than all requests can fill twice over, nor than a quarter of what is free, nor than 4 GiB."""
     if settings.memory_gib is not None:
         return int(settings.memory_gib * GIB)
-    return max(GIB // 2, min(4 * GIB, machine.free_bytes // 4))
+    most = min(4 * GIB, machine.free_bytes // 4)
+    needed = _context_bytes(settings, model_path, resolved_dtype(settings, machine))
+    return max(GIB // 8, min(most, 2 * settings.concurrency * needed if needed else most))
+
+
+def _context_bytes(settings: EngineSettings, model_path: Path, dtype: str) -> int:
+    """Bytes of keys and values for one longest context; 0 where the configuration does not tell."""
+    try:
+        config = json.loads((model_path / "config.json").read_text())
+        heads = int(config.get("num_key_value_heads") or config["num_attention_heads"])
+        head_size = int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
+        tokens = settings.max_model_len or int(config["max_position_embeddings"])
+        return 2 * int(config["num_hidden_layers"]) * heads * head_size * tokens * (4 if dtype == "float32" else 2)
+    except (OSError, KeyError, ValueError, TypeError):
+        return 0
 
 
 def slots(adapters: int) -> int:
@@ -99,7 +114,7 @@ def server_command(settings: EngineSettings, model_path: Path, *, adapters: int,
     if machine.cuda:
         command += ["--gpu-memory-utilization", str(settings.gpu_memory_utilization)]
     else:
-        command += ["--kv-cache-memory-bytes", str(cache_bytes(settings, machine))]
+        command += ["--kv-cache-memory-bytes", str(cache_bytes(settings, model_path, machine))]
     return command + list(settings.arguments)
 
 
@@ -108,10 +123,24 @@ def served_rank(rank: int) -> int:
     return next((cap for cap in (1, 8, 16, 32, 64, 128, 256, 320, 512) if cap >= rank), 512)
 
 
-def server_environment(settings: EngineSettings, machine: Machine, inherited: Mapping[str, str]) -> dict[str, str]:
-    """Environment of the server: telemetry off, adapters at run time, and on a CPU every core and the faster allocators.
+def lay_plugin(work_dir: Path) -> Path:
+    """Write the CPU plugin as a package of its own and return the folder for PYTHONPATH.
 
-    A variable that the user has set already is left alone.
+    So it is found by whichever interpreter runs vLLM, with agentloop installed there or not.
+    """
+    folder = work_dir / "vllm-plugin"
+    metadata = folder / f"{PLUGIN}-1.dist-info"
+    metadata.mkdir(parents=True, exist_ok=True)
+    (folder / f"{PLUGIN}.py").write_text((Path(__file__).parent / "vllm_plugin.py").read_text())
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {PLUGIN}\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text(f"[vllm.general_plugins]\n{PLUGIN} = {PLUGIN}:register\n")
+    return folder.resolve()
+
+
+def server_environment(settings: EngineSettings, machine: Machine, inherited: Mapping[str, str], *, plugin: Path) -> dict[str, str]:
+    """Environment of the server: telemetry off, adapters at run time, and on a CPU every core, our plugin and the faster allocators.
+
+    A variable that the user has set already is left alone; lists of paths are added to.
     """
     ours = {
         "VLLM_NO_USAGE_STATS": "1",
@@ -124,10 +153,12 @@ def server_environment(settings: EngineSettings, machine: Machine, inherited: Ma
         # Automatic binding keeps one core idle, which is half of a two-core machine.
         ours["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(str(cpu) for cpu in machine.cpus)
         ours["VLLM_CPU_NUM_OF_RESERVED_CPU"] = "0"
-        preload = preloads(settings, inherited)
-        if preload:
-            ours["LD_PRELOAD"] = preload
-    return {**inherited, **{name: value for name, value in ours.items() if name == "LD_PRELOAD" or name not in inherited}}
+        lists = {"LD_PRELOAD": preloads(settings, inherited)}
+        lists["PYTHONPATH"] = ":".join(filter(None, (str(plugin), inherited.get("PYTHONPATH", ""))))
+    else:
+        lists = {}
+    added = {name: value for name, value in ours.items() if name not in inherited}
+    return {**inherited, **added, **{name: value for name, value in lists.items() if value}}
 
 
 def preloads(settings: EngineSettings, inherited: Mapping[str, str]) -> str:

@@ -232,6 +232,7 @@ class TransformersEngine:
         self._batches.pop(name, None)
         peft_name = self._peft_names.pop(name)
         if self._peft_names:
+            self._model.set_adapter(next(iter(self._peft_names.values())))
             self._model.delete_adapter(peft_name)
         else:
             # PEFT keeps at least one adapter; without any, the bare model comes back.

@@ -20,8 +20,9 @@ from pathlib import Path
 from agentloop.engine import watchdog
 from agentloop.engine.base import EngineFailure
 from agentloop.engine.diagnosis import last_lines, why_it_died
-from agentloop.engine.launch import Machine, server_command, server_environment
+from agentloop.engine.launch import Machine, lay_plugin, server_command, server_environment
 from agentloop.engine.settings import EngineSettings
+from agentloop.engine.vllm_plugin import ACTIVE
 from agentloop.errors import Mistake
 
 LOG_NAME = "vllm.log"
@@ -48,9 +49,12 @@ class VLLMServer:
         self.log_path = work_dir / LOG_NAME
         self.starts = 0
         """How often the process was started; a change means that loaded adapters are gone."""
+        self.slots_stick = False
+        """Whether the spare slot must stay empty for right answers: a CPU where vLLM's own LoRA operations are in use."""
         self._process: subprocess.Popen[bytes] | None = None
         self._reservation: socket.socket | None = None
         self._log_offset = 0
+        self._mended = 0
         self._closed = False
 
     @property
@@ -93,7 +97,7 @@ class VLLMServer:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=server_environment(self.settings, machine, os.environ),
+                env=server_environment(self.settings, machine, os.environ, plugin=lay_plugin(self.log_path.parent)),
                 start_new_session=True,
             )
         self.starts += 1
@@ -108,9 +112,16 @@ class VLLMServer:
         """Start again after a crash. Raises `EngineFailure` of kind "crash" when `settings.restarts` are used up."""
         if self._closed:
             raise EngineFailure("crash", "the vLLM server was closed")
-        if self.starts > self.settings.restarts:
-            raise EngineFailure("crash", f"the vLLM server died {self.starts} times, which is one more than may be mended; {self._cause()}")
-        self._end_group()
+        if self._mended >= self.settings.restarts:
+            died = f"the vLLM server died and was started again {self._mended} times, which is all that engine.restarts allows"
+            raise EngineFailure("crash", f"{died}; {self._cause()}")
+        self._mended += 1
+        await asyncio.to_thread(self._end_group)
+        await self.start()
+
+    async def recycle(self) -> None:
+        """Start afresh on purpose, to empty the adapter slots; not counted as a crash."""
+        await asyncio.to_thread(self._end_group)
         await self.start()
 
     async def close(self) -> None:
@@ -133,6 +144,8 @@ class VLLMServer:
                 kind, message = why_it_died(self.log_path, self._log_offset, self._process.returncode)
                 raise EngineFailure(kind, f"the vLLM server ended before it answered: {message}{self.tail()}")
             if await asyncio.to_thread(_healthy, self.url):
+                # Without the plugin, a slot that was ever filled on a CPU spoils base requests that share a batch with an adapter's.
+                self.slots_stick = not Machine.here().cuda and ACTIVE not in last_lines(self.log_path, self._log_offset, count=10_000)
                 return
             await asyncio.sleep(0.2)
         raise EngineFailure(

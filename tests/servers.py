@@ -1,0 +1,72 @@
+"""Session fixtures that any test folder may use: a tiny model with adapters, and one vLLM server over it, shared by all tests.
+
+`tiny_world` makes the model and its adapters once; `tiny_server` starts vLLM once (it takes half a minute). Tests that take `tiny_server` are marked `vllm`, connect an engine of their
+own with `await tiny_server.connect()`, and leave no adapter loaded behind: `engine` in tests/engine/conftest.py does both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from agentloop.engine.adapter import adapter_version
+from agentloop.engine.base import AdapterVersion
+from agentloop.engine.http import VLLMEngine
+from agentloop.engine.server import VLLMServer
+from agentloop.engine.settings import EngineSettings
+from tests.tiny_model import make_adapter, make_model
+
+MAX_LEN = 512
+ADAPTERS = 6
+SETTINGS = EngineSettings(kind="vllm", dtype="float32", max_model_len=MAX_LEN, max_lora_rank=16, concurrency=32, memory_gib=0.25)
+ROLES = 2
+"""Roles that the shared server was started for: four versions at once, five slots."""
+
+
+@dataclass(frozen=True)
+class TinyWorld:
+    """A random Llama of 0.6 M parameters over characters, and versions of adapters on it, all with different weights."""
+
+    model_path: Path
+    versions: tuple[AdapterVersion, ...]
+
+
+@dataclass(frozen=True)
+class TinyServer:
+    """The shared server."""
+
+    server: VLLMServer
+    world: TinyWorld
+
+    @property
+    def url(self) -> str:
+        """Address of the server."""
+        return self.server.url
+
+    async def connect(self) -> VLLMEngine:
+        """An engine on the shared server, for one test; closing it leaves the server running."""
+        engine = VLLMEngine(self.url, adapters=ROLES)
+        await engine.connect(str(self.world.model_path), dtype="float32")
+        return engine
+
+
+@pytest.fixture(scope="session")
+def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
+    """The tiny model and its adapters, made once a session."""
+    folder = tmp_path_factory.mktemp("tiny")
+    model_path = make_model(folder / "model", max_positions=MAX_LEN)
+    paths = [make_adapter(folder / f"adapter{index}", model_path, seed=index + 1) for index in range(ADAPTERS)]
+    return TinyWorld(model_path, tuple(adapter_version(path, f"role{index}", 0) for index, path in enumerate(paths)))
+
+
+@pytest.fixture(scope="session")
+def tiny_server(tiny_world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyServer]:
+    """vLLM over the tiny model, started once a session."""
+    server = VLLMServer(SETTINGS, tiny_world.model_path, adapters=ROLES, work_dir=tmp_path_factory.mktemp("vllm"))
+    asyncio.run(server.start())
+    yield TinyServer(server, tiny_world)
+    asyncio.run(server.close())
