@@ -90,6 +90,11 @@ class TrainingJob:
         for name in ("alpha", "epochs"):
             if getattr(self, name) <= 0:
                 raise Mistake(f"{name} of a training must be more than 0", found=getattr(self, name))
+        if self.learning_rate <= 0:
+            raise Mistake("learning_rate of a training must be more than 0", found=self.learning_rate)
+        for name in ("dropout", "warmup"):
+            if not 0 <= getattr(self, name) < 1:
+                raise Mistake(f"{name} of a training must be a share below 1", found=getattr(self, name))
         pieces = self.processes * self.gradient_accumulation
         if self.batch_size % pieces:
             raise Mistake(

@@ -1,0 +1,86 @@
+"""A Llama of random weights and a tokenizer of 96 characters, made in a second, for tests of what training does rather than of what it learns."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agentloop.dataset.row import Provenance, Row
+from agentloop.dataset.segment_row import row_id
+from agentloop.dataset.store import write_rows
+from agentloop.training.job import TrainingJob
+
+VOCABULARY = 96
+
+
+@pytest.fixture(scope="session")
+def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("models") / "random-llama"
+    torch.manual_seed(7)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=512,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    words = ["<s>", "</s>", *map(chr, range(33, 33 + VOCABULARY - 2))]
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="</s>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>").save_pretrained(folder)
+    return folder
+
+
+def random_rows(count: int, *, seed: int = 0, longest: int = 40) -> list[Row]:
+    """Rows of random ids with two trained stretches each, the second ending in the stop token (id 1)."""
+    generator = random.Random(seed)
+    rows = []
+    for index in range(count):
+        ids: list[int] = []
+        mask: list[int] = []
+        for _turn in range(2):
+            prompt, completion = generator.randint(2, longest // 4), generator.randint(1, longest // 4)
+            ids += [generator.randrange(2, VOCABULARY) for _ in range(prompt + completion)] + [1]
+            mask += [0] * prompt + [1] * (completion + 1)
+        provenance = Provenance(f"000/trees/task-{index}", ("0.0", "0.1"))
+        name = row_id(ids, mask, 1.0, provenance)
+        rows.append(Row(name, tuple(ids), tuple(mask), None, "actor", f"task-{index}", 1.0, False, "base", 1.0, provenance))
+    return rows
+
+
+@pytest.fixture
+def make_job(random_model: Path, tmp_path: Path) -> Callable[..., TrainingJob]:
+    """A job over the random model and the given rows, on the CPU; keywords change it."""
+
+    def make(rows: list[Row], **changes: object) -> TrainingJob:
+        path = tmp_path / f"rows-{len(list(tmp_path.iterdir()))}.parquet"
+        write_rows(path, rows)
+        values: dict[str, object] = {
+            "model": str(random_model),
+            "model_name": "random",
+            "rows": (str(path),),
+            "output": str(tmp_path / "adapter"),
+            "rank": 4,
+            "alpha": 8,
+            "learning_rate": 1e-2,
+            "batch_size": 4,
+            "device": "cpu",
+            "warmup": 0.0,
+            "scheduler": "constant",
+            "timeout": 240.0,
+        }
+        return TrainingJob(**{**values, **changes})  # type: ignore[arg-type]
+
+    return make
