@@ -65,7 +65,10 @@ def _roles(recipe: Recipe, stages: Stages) -> Iterator[Problem]:
     for path, stage in stages:
         for where, name in _named_roles(path, stage):
             if name not in names:
-                yield _unknown(where, "role", name, names)
+                near = nearest(name, names)
+                yield Problem(
+                    where, f"unknown role {name!r}", expected=None if near else ", ".join(names) + " or a name under 'roles'", near=near
+                )
                 continue
             kind = recipe.role(name).kind
             if isinstance(stage, Train) and kind != "adapter":

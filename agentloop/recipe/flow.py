@@ -136,8 +136,13 @@ def _of_reference(recipe: Recipe, artifacts: dict[str, Artifact], read: Read, st
     reference, artifact = read.reference, artifacts.get(read.reference.name)
     if artifact is None:
         near = nearest(reference.name, [*artifacts, *recipe.stores])
-        made = ", ".join(artifacts) or "nothing"
-        yield Problem(read.where, f"nothing makes {reference.name!r}", expected=None if near else f"a file, or one of {made}", near=near)
+        fitting = [other.name for other in artifacts.values() if not read.types or other.type in read.types]
+        yield Problem(
+            read.where,
+            f"nothing makes {reference.name!r}",
+            expected=None if near else " or ".join(filter(None, [", ".join(fitting), "a file"])),
+            near=near,
+        )
         return
     if read.types and artifact.type not in read.types:
         fitting = [other.name for other in artifacts.values() if other.type in read.types and other.order < order]

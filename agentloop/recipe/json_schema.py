@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
@@ -74,9 +74,8 @@ def stage_models() -> dict[str, list[type[Part]]]:
 def json_schema() -> dict[str, Any]:
     """The schema, as JSON values."""
     kinds = stage_models()
-    models = [model for several in kinds.values() for model in several]
-    wanted: list[tuple[type[BaseModel], Literal["validation"]]] = [(model, "validation") for model in (Recipe, *models)]
-    _, top = models_json_schema(wanted, schema_generator=_Generator)  # type: ignore[arg-type]  # list is invariant
+    models: list[type[BaseModel]] = [Recipe, *(model for several in kinds.values() for model in several)]
+    _, top = models_json_schema([(model, "validation") for model in models], schema_generator=_Generator)
     definitions: dict[str, Any] = top["$defs"]
     by_name = {model.__name__: model for model in _all_models()}
     for name, definition in definitions.items():

@@ -41,6 +41,10 @@ Name = Annotated[str, Field(pattern=NAME)]
 
 TROUBLE = "trouble"
 """Error type of `trouble`, by which the translation knows it."""
+EMPTY = "empty"
+"""Error type of a list or mapping that must have an entry."""
+SECRET = "secret"
+"""Error type of a value that may be a secret, so that no message repeats it."""
 
 
 def trouble(
@@ -58,7 +62,7 @@ def trouble(
 
 def _filled(value: object) -> object:
     if value in ([], {}, ()):
-        raise trouble("nothing in it", expected="one entry or more")
+        raise PydanticCustomError(EMPTY, "is empty")
     return value
 
 

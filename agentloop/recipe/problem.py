@@ -12,9 +12,9 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from agentloop.errors import Mistake, nearest
-from agentloop.recipe.part import TROUBLE
+from agentloop.recipe.part import EMPTY, SECRET, TROUBLE
 from agentloop.recipe.source import Path, Source
-from agentloop.recipe.stages import KINDS, model_of, tag_of
+from agentloop.recipe.stages import KINDS, WORDS, model_of, tag_of
 from agentloop.recipe.wording import described, words_of
 
 MOST_TOLD = 10
@@ -74,16 +74,20 @@ def _problem(entry: Mapping[str, Any], data: Any, top: type[BaseModel]) -> Probl
         return Problem((*path, *context["path"]), context["message"], context["found"], context["expected"], context["near"])
     where = described_place(path)
     if kind == "extra_forbidden":
+        owners = _owners(path, model)
+        if owners:
+            return Problem(path, f"key {path[-1]!r}{where} belongs to {owners}")
         valid = _keys(model)
         near = nearest(str(path[-1]), valid)
         return Problem(path, f"unknown key {path[-1]!r}{where}", expected=None if near else "one of " + ", ".join(valid), near=near)
     if kind == "missing":
-        return Problem(path[:-1], f"missing key {path[-1]!r}{where}")
+        takes = getattr(model, "takes", ()) if path[-1] == "from" else ()
+        return Problem(path[:-1], f"missing key {path[-1]!r}{where}", expected=f"the name of {' or '.join(takes)}" if takes else None)
     message, expected = described(entry)
-    found = entry["input"]
+    found = None if kind in (EMPTY, SECRET) else "null" if entry["input"] is None else entry["input"]
     near = nearest(found, words_of(entry)) if kind == "literal_error" and isinstance(found, str) else None
     key = next((part for part in reversed(path) if isinstance(part, str)), "recipe")
-    return Problem(path, f"{key!r}{where} {message}", "null" if found is None else found, None if near else expected, near)
+    return Problem(path, f"{key!r}{where} {message}", found, None if near else expected, near)
 
 
 def described_place(path: Path) -> str:
@@ -121,6 +125,16 @@ def located(loc: Sequence[str | int], data: Any, top: type[BaseModel]) -> tuple[
 
 def _is_stage(value: Any) -> bool:
     return isinstance(value, dict) and len(value) == 1 and next(iter(value)) in KINDS and isinstance(next(iter(value.values())), dict)
+
+
+def _owners(path: Path, model: type[BaseModel]) -> str | None:
+    """The words of the same kind of stage whose settings have this key: "method 'mcts'"."""
+    kind = path[-2] if len(path) > 1 else None
+    if kind not in WORDS or not isinstance(path[-3], int):
+        return None
+    key, _, _, models = WORDS[kind]
+    words = [repr(word) for word, other in models.items() if other is not model and path[-1] in _keys(other)]
+    return f"{key} {' or '.join(words)}" if words else None
 
 
 def _keys(model: type[BaseModel]) -> list[str]:

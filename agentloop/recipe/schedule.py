@@ -147,7 +147,7 @@ def _parse(value: object, number: Callable[[object], Any]) -> Scheduled[Any]:
             return _tuned(value["tuned"])
     by: Any = value.get("by", "iteration" if shape == "grid" else None)
     if by not in get_args(By):
-        message = "a schedule needs 'by'" if by is None else "'by' of a schedule"
+        message = "a schedule needs 'by'" if by is None else "a schedule counts something else"
         raise trouble(message, path=("by",), found=by, expected="iteration or update")
     if shape in ("cosine", "linear"):
         return _parse_ramp(shape, by, value[shape], number)

@@ -78,7 +78,7 @@ def _of_selector(selector: Selector, measured: dict[str, Evaluate], by_hand: set
     known = sorted({word for source in allowed for word in source.metrics})
     if selector.metric not in known:
         near = nearest(selector.metric, known)
-        hint = f"add it to 'metrics' of {allowed[0].id!r}" if selector.metric in METRICS else "one of " + ", ".join(known)
+        hint = f"it among the 'metrics' of {allowed[0].id!r}" if selector.metric in METRICS else "one of " + ", ".join(known)
         yield Problem((*selector.path, "metric"), f"nothing measures {selector.metric!r}", expected=None if near else hint, near=near)
     elif selector.first is not None and all(order[source.id] > selector.first for source in allowed):
         message = f"the first iteration cannot know {selector.metric!r}: stage {allowed[0].id!r} measures it only later"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator, model_serializer, model_validator
 from pydantic.functional_serializers import SerializerFunctionWrapHandler
+from pydantic_core import PydanticCustomError
 
 from agentloop.recipe import surroundings
-from agentloop.recipe.part import Amount, Count, Flag, NotEmpty, Number, Part, Positive, PositiveShare, Share, Whole, trouble
+from agentloop.recipe.part import SECRET, Amount, Count, Flag, NotEmpty, Number, Part, Positive, PositiveShare, Share, Whole, trouble
 from agentloop.recipe.schedule import Scheduled
 
 Start = Literal["base", "previous", "best"]
@@ -56,7 +58,7 @@ class Role(Part):
     """Name of the model at `url`; without `url`, the scoring model (an alias, a hub id or a path)."""
     scoring: Literal["classifier", "reward", "embedder"] | None = None
     """What kind of scoring model `model` is."""
-    key: str | None = Field(None, pattern=r"^[A-Z_][A-Z0-9_]*$")
+    key: str | None = None
     """Name of the environment variable that holds the key for `url`. Never the key itself."""
     prompt: str | None = None
     """System prompt of the role, in place of the environment's."""
@@ -76,6 +78,13 @@ class Role(Part):
             needs = "model" if word == "scoring" else "url"
             if value.get(word) is not None and value.get(needs) is None:
                 raise trouble(f"{word!r} of a role needs {needs!r}", path=(word,))
+        return value
+
+    @field_validator("key")
+    @classmethod
+    def _name_of_a_key(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", value):
+            raise PydanticCustomError(SECRET, "is no name")
         return value
 
     @field_validator("model")
@@ -185,7 +194,7 @@ class Lineage(Part):
         """`lineage: line` and `lineage: archive` are short forms."""
         if isinstance(value, str):
             if value not in ("line", "archive"):
-                raise trouble("'lineage'", found=value, expected="line, archive or {archive: {...}}")
+                raise trouble(f"unknown lineage {value!r}", expected="line, archive or {archive: {...}}")
             return {"archive": {}} if value == "archive" else {}
         return value
 

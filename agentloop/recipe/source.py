@@ -102,7 +102,8 @@ def _compose(text: str, name: str) -> yaml.Node | None:
         mark = error.problem_mark or error.context_mark
         if "\\t" in (error.problem or ""):
             raise Mistake("a tab", file=name, line=mark.line + 1, expected="spaces") from None
-        context = f" {error.context}" if error.context else ""
+        begun = error.context_mark.line + 1 if error.context and error.context_mark else None
+        context = f" {error.context}" + (f" begun in line {begun}" if begun not in (None, mark.line + 1) else "") if error.context else ""
         raise Mistake(f"not valid YAML{context}: {error.problem}", file=name, line=mark.line + 1) from None
     except yaml.reader.ReaderError as error:
         raise Mistake(f"not valid YAML: a special character ({error.character!r})", file=name) from None

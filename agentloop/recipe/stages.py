@@ -70,7 +70,7 @@ def _shape(value: object) -> Stage | dict[str, dict[str, Any]]:
         )
     kind, body = next(iter(value.items()))
     if not isinstance(body, dict):
-        raise trouble(f"the settings of stage {kind!r}", path=(kind,), found=body, expected="{...}")
+        raise trouble(f"stage {kind!r} has no settings", path=(kind,), found=body, expected=f"{kind}: {{...}}")
     if kind in WORDS:
         _check_word(kind, body)
     return value

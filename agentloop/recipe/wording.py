@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from agentloop.recipe.part import EMPTY, SECRET
+
 _TYPES = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
     "float_type": "a number",
-    "finite_number": "a finite number",
     "bool_type": "true or false",
     "string_type": "text",
     "tuple_type": "a list",
@@ -28,7 +29,6 @@ _BOUNDS = {
 _PATTERNS = {
     r"^[A-Za-z_][A-Za-z0-9_-]*$": "letters, digits, '_' and '-', beginning with a letter",
     r"^https?://": "http://... or https://...",
-    r"^[A-Z_][A-Z0-9_]*$": "the NAME of an environment variable, never the key itself",
 }
 
 
@@ -40,10 +40,16 @@ def described(error: Mapping[str, Any]) -> tuple[str, str | None]:
     if kind in _BOUNDS:
         key, words = _BOUNDS[kind]
         return "is out of range", f"{words} {context[key]:g}"
+    if kind == "finite_number":
+        return "is out of range", "a finite number"
     if kind == "literal_error":
         return "has an unknown value", str(context["expected"]).replace("'", "")
     if kind == "string_pattern_mismatch":
         return "is malformed", _PATTERNS.get(context["pattern"], f"something like {context['pattern']}")
+    if kind == EMPTY:
+        return "is empty", "one entry or more"
+    if kind == SECRET:
+        return "is no name of an environment variable", "its NAME; keys stay out of recipes"
     return "is wrong", str(error["msg"])
 
 
