@@ -95,7 +95,7 @@ def end_of_turn() -> dict[str, str]:
     return END_OF_TURN
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_tree() -> Callable[..., Tree]:
     """Makes a tree (or a fragment) of two-turn episodes, each ending with success at reward 1; content depends on the arguments alone."""
 

@@ -1,0 +1,82 @@
+"""Links, segments and merging of trees."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from itertools import pairwise, permutations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentloop.trace.tree import Draw, Tree, Turn
+
+MakeTree = Callable[..., Tree]
+
+
+def turn(name: str, parent: str | None, *, extends: str | None = None, seat: str = "actor", prompt: tuple[int, ...] = (1,)) -> Turn:
+    fresh = None if extends else "seat" if seat != "actor" else "start"
+    return Turn(name, parent, extends, prompt, (9,), (-1.0,), "x", Draw("base"), fresh=fresh, seat=seat)
+
+
+@given(data=st.data())
+def test_contexts_and_segments_of_any_tree(data: st.DataObject) -> None:
+    """Held against a plain recursion over the links."""
+    turns: list[Turn] = []
+    for number in range(data.draw(st.integers(1, 8))):
+        parent = data.draw(st.sampled_from([None, *turns]))
+        extends = parent if parent is not None and data.draw(st.booleans()) else None
+        name = extends.id if extends else None
+        turns.append(turn(str(number), parent.id if parent else None, extends=name, prompt=(number,)))
+    tree = Tree("t", "t", "e", "train", turns=tuple(turns))
+
+    def context(one: Turn) -> list[int]:
+        return ([*context(tree[one.extends]), 9] if one.extends else []) + list(one.prompt_ids)
+
+    for one in turns:
+        assert tree.context_ids(one.id) == context(one)
+    for leaf in tree.leaves():
+        segments = tree.segments(leaf.id)
+        assert [one for segment in segments for one in segment] == list(tree.path(leaf.id))
+        for segment in segments:
+            assert segment[0].extends is None
+            assert all(later.extends == earlier.id for earlier, later in pairwise(segment))
+
+
+def test_a_trajectory_is_one_seats(make_tree: MakeTree) -> None:
+    turns = (
+        turn("a0", None),
+        turn("b0", "a0", seat="buyer"),
+        turn("a1", "b0", extends="a0"),
+        turn("b1", "a1", extends="b0", seat="buyer"),
+    )
+    tree = Tree("t", "t", "e", "train", turns=turns)
+    assert [[one.id for one in segment] for segment in tree.segments("b1")] == [["a0", "a1"]]
+    assert [[one.id for one in segment] for segment in tree.segments("b1", seat="buyer")] == [["b0", "b1"]]
+
+
+def test_merging_does_not_depend_on_who_finished_first(make_tree: MakeTree) -> None:
+    fragments = [make_tree("t0", (sample,)) for sample in range(3)]
+    for order in permutations(fragments):
+        assert Tree.merge(order) == make_tree("t0", (0, 1, 2))
+    with pytest.raises(ValueError, match="two turns with id"):
+        Tree.merge([fragments[0], fragments[0]])
+    with pytest.raises(ValueError, match="different trees"):
+        Tree.merge([fragments[0], make_tree("t1", (1,))])
+
+
+def test_broken_links_are_refused() -> None:
+    with pytest.raises(ValueError, match="does not precede"):
+        Tree("t", "t", "e", "train", turns=(turn("1", "0"), turn("0", None)))
+    with pytest.raises(ValueError, match="exactly one of"):
+        dataclasses.replace(turn("0", None), fresh=None)
+    with pytest.raises(ValueError, match="2 log-probabilities for 1"):
+        dataclasses.replace(turn("0", None), logprobs=(-1.0, -1.0))
+
+
+def test_only_plain_draws_have_ratios() -> None:
+    assert Draw("base", temperature=0.7).has_ratio
+    assert not Draw("base", top_p=0.9).has_ratio
+    assert not Draw("base", top_k=5).has_ratio
+    assert not Draw("base", kind="deduplicated").has_ratio
