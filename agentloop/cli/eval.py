@@ -236,5 +236,6 @@ def _show(found: Mapping[str, Any], folder: Path) -> None:
     for subject, result in found["results"].items():
         if result["failures"]:
             broken = ", ".join(f"{kind} {count}" for kind, count in result["failures"].items())
-            console.print(f"{subject}: broken episodes, counted in 'failures' and nowhere else: {broken}", markup=False, highlight=False)
+            text = f"{subject}: broken episodes, counted in 'failures' and nowhere else: {broken}"
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
     console.print(f"{folder / RESULTS}", markup=False, highlight=False, soft_wrap=True)

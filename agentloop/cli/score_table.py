@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
@@ -14,15 +15,16 @@ PERCENT = frozenset({"success", "failures"})
 def score_table(found: Mapping[str, Any]) -> Table:
     """A row a measurement, a column a subject ("adapter", "base"), and their paired difference; from the contents of `results.json`."""
     asked, subjects = found["configuration"], found["results"]
-    title = f"{asked['benchmark']}, {asked['split']}: {asked['model']}"
-    table = Table(title=escape(title), caption="95 % intervals clustered by task", title_justify="left", caption_justify="left")
-    table.add_column("")
+    title = f"{Path(asked['benchmark']).name}, {asked['split']}: {Path(asked['model']).name}"
+    caption = "95 % intervals, clustered by task"
+    table = Table(title=escape(title), caption=caption, title_justify="left", caption_justify="left", box=None, padding=(0, 2, 0, 0))
+    table.add_column("", no_wrap=True)
     for subject, result in subjects.items():
-        table.add_column(escape(f"{subject} ({_size(result)})"), justify="right")
+        table.add_column(escape(f"{subject}\n{_size(result)}"), justify="right", no_wrap=True)
     differences: Mapping[str, Any] = next(iter(found["differences"].values()), {})
     if differences:
-        table.add_column("difference", justify="right")
-        table.add_column("p", justify="right")
+        table.add_column("difference", justify="right", no_wrap=True)
+        table.add_column("p", justify="right", no_wrap=True)
     measured = {
         subject: {measurement["name"]: measurement for measurement in result["measurements"]} for subject, result in subjects.items()
     }
@@ -30,29 +32,29 @@ def score_table(found: Mapping[str, Any]) -> Table:
         row = [_number(name, by_name.get(name)) for by_name in measured.values()]
         if differences:
             row += [_number(name, differences.get(name), sign="+"), _p_value(differences.get(name))]
-        table.add_row(name, *row)
+        table.add_row(f"{name} %" if name in PERCENT else name, *row)
     return table
 
 
 def _size(result: Mapping[str, Any]) -> str:
     success = next((measurement for measurement in result["measurements"] if measurement["name"] == "success"), None)
-    return "no episodes" if success is None else f"{success['n']} episodes, {success['tasks']} tasks"
+    return "no episodes" if success is None else f"{success['n']} on {success['tasks']} tasks"
 
 
 def _number(name: str, found: Mapping[str, Any] | None, *, sign: str = "") -> str:
     if found is None:
         return "-"
-    scale, unit, digits = (100, " %", 1) if name in PERCENT else (1, "", 2)
+    scale, digits = (100, 1) if name in PERCENT else (1, 2)
 
     def shown(value: float) -> str:
         return f"{scale * value:{sign}.{digits}f}"
 
     if found["low"] is None:
-        return f"{shown(found['value'])}{unit}"
-    return f"{shown(found['value'])}{unit} \\[{shown(found['low'])}, {shown(found['high'])}]"
+        return shown(found["value"])
+    return f"{shown(found['value'])} \\[{shown(found['low'])}, {shown(found['high'])}]"
 
 
 def _p_value(difference: Mapping[str, Any] | None) -> str:
     if difference is None or difference["p_value"] is None:
         return "-"
-    return "< 0.001" if difference["p_value"] < 0.001 else f"{difference['p_value']:.3f}"
+    return "<.001" if difference["p_value"] < 0.001 else f"{difference['p_value']:.3f}"
