@@ -8,7 +8,7 @@ never go on with the base model, a stale prefix or another version while its log
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -43,7 +43,7 @@ class Serving:
         self._stack = AsyncExitStack()
         self._engine: Engine | None = None
         self._checked: set[str] = set()
-        self.waits: Counter[str] = Counter()
+        self.waits: defaultdict[str, float] = defaultdict(float)
 
     async def engine(self) -> Engine:
         """The running engine; starts it if there is none."""

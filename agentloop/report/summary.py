@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +89,7 @@ def summarise(directory: RunDirectory) -> Summary:
     """Read a run's journal into what the reports draw."""
     entries = directory.journal.entries
     about: dict[str, Any] = {}
-    seconds: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
     tokens: Counter[str] = Counter()
     failures: Counter[str] = Counter()
     points: list[Point] = []
@@ -103,7 +103,8 @@ def summarise(directory: RunDirectory) -> Summary:
         kind = str(entry.about.get("kind", "other"))
         waits = {str(name): float(value) for name, value in entry.about.get("waits", {}).items()}
         seconds[kind] += max(0.0, entry.seconds - sum(waits.values()))
-        seconds.update(waits)
+        for name, value in waits.items():
+            seconds[name] += value
         tokens.update(entry.tokens)
         failures.update(entry.failures)
         points += [_point(measurement) for measurement in entry.measurements]

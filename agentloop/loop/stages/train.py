@@ -83,7 +83,7 @@ async def _run(job: TrainingJob, work: Path) -> Trained:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         cancel.set()
-        await asyncio.wait({task})
+        await asyncio.gather(task, return_exceptions=True)  # the training's own word that it was stopped is of no interest
         raise
 
 

@@ -1,0 +1,155 @@
+"""A whole recipe through the command line: it runs, resumes, refuses what changed, and stops cleanly."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agentloop.cli.main import run as agentloop
+from agentloop.dataset.store import ParquetRows
+from agentloop.run.directory import RunDirectory
+from agentloop.run.journal import Journal
+from agentloop.trace.store import read_trees
+
+STAGES = [f"{label}/{stage}" for label in ("000", "001") for stage in ("trees", "rows", "policy", "dev", "gate")] + ["final/test"]
+
+
+def finished(out: Path) -> list[str]:
+    return [entry.stage for entry in Journal(out / "journal.jsonl").entries if entry.event == "finished"]
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, toy_model: Path) -> tuple[Path, Path]:
+    """(recipe, directory) of one finished toy run, shared by the tests that only look at it."""
+    folder = tmp_path_factory.mktemp("finished")
+    for file in (Path(__file__).parent / "toy").iterdir():
+        (folder / file.name).write_text(file.read_text().replace("MODEL", str(toy_model)))
+    assert agentloop(["run", str(folder / "recipe.yaml"), "--out", str(folder / "out"), "--quiet"]) == 0
+    return folder / "recipe.yaml", folder / "out"
+
+
+def test_every_stage_runs_once_and_leaves_its_artifact(finished_run: tuple[Path, Path]) -> None:
+    _, out = finished_run
+    assert finished(out) == STAGES
+    for entry in Journal(out / "journal.jsonl").finished_entries():
+        for output in entry.outputs.values():
+            assert (out / output.path).exists(), output.path
+    assert not list(out.rglob("*.partial")) and not list(out.rglob("*.work"))
+
+
+def test_the_policy_improves_and_the_test_split_is_measured_once(finished_run: tuple[Path, Path]) -> None:
+    _, out = finished_run
+    metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    lines = [line for line in metrics if line["name"] == "success"]
+    success = {(line["iteration"], line["stage"], line["adapter"].split("-")[0]): line["value"] for line in lines}
+    assert success["001", "dev", "actor"] > success["000", "dev", "base"]
+    assert [line["stage"] for line in metrics if line["split"] == "test" and line["name"] == "success"] == ["test", "test"]
+    assert {line["iteration"] for line in metrics if line["split"] == "test"} == {"final"}
+
+
+def test_rows_hold_the_very_ids_of_their_trees_and_say_where_they_came_from(finished_run: tuple[Path, Path]) -> None:
+    _, out = finished_run
+    trees = {tree.id: tree for tree in read_trees(out / "iterations/000/trees/trees.parquet")}
+    rows = list(ParquetRows(out / "iterations/000/rows/rows.parquet"))
+    assert rows
+    for row in rows:
+        tree = trees[row.provenance.tree]
+        last = row.provenance.turns[-1]
+        assert list(row.input_ids) == tree.context_ids(last) + list(tree[last].completion_ids)
+        sampled = [id for turn in row.provenance.turns for id in tree[turn].completion_ids]
+        assert [id for id, trained in zip(row.input_ids, row.mask, strict=True) if trained] == sampled
+        assert tree[last].success
+
+
+def test_tasks_of_the_splits_never_meet(finished_run: tuple[Path, Path]) -> None:
+    _, out = finished_run
+    played = {
+        name: {tree.task for path in (out / "iterations").glob(pattern) for tree in read_trees(path)}
+        for name, pattern in (("train", "*/trees/trees.parquet"), ("dev", "*/trees/dev*.parquet"), ("test", "final/trees/*"))
+    }
+    assert not played["train"] & played["dev"] and not played["train"] & played["test"] and not played["dev"] & played["test"]
+
+
+def test_a_finished_run_does_nothing_when_it_is_started_again(finished_run: tuple[Path, Path]) -> None:
+    recipe, out = finished_run
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
+    assert agentloop(["run", str(recipe), "--out", str(out), "--quiet"]) == 0
+    assert finished(out) == STAGES
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")} == before
+
+
+def test_other_settings_on_a_run_are_refused(finished_run: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    recipe, out = finished_run
+    assert agentloop(["run", str(recipe), "--out", str(out), "--quiet", "--set", "stages.trees.samples=5"]) == 2
+    assert "stage 000/trees was finished with other settings" in capsys.readouterr().err
+    assert finished(out) == STAGES
+
+
+def test_the_report_shows_the_tokens_that_were_trained_on(finished_run: tuple[Path, Path]) -> None:
+    _, out = finished_run
+    page = (out / "report.html").read_text()
+    assert page.count("became a training row") >= 1
+    assert '<span class="trained" title="ids ' in page
+    assert "actor-001-" in page and "<script" not in page
+
+
+def test_the_token_ledger_agrees_with_the_trees(finished_run: tuple[Path, Path]) -> None:
+    _, out = finished_run
+    entry = Journal(out / "journal.jsonl").finished("000/trees")
+    assert entry is not None
+    turns = [turn for tree in read_trees(out / "iterations/000/trees/trees.parquet") for turn in tree.turns]
+    assert entry.tokens["generated"] == sum(len(turn.completion_ids) for turn in turns)
+    assert entry.tokens["turns"] == len(turns)
+
+
+def test_without_wins_the_adapter_stays_and_the_run_says_so(toy_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    recipe = toy_recipe(("dataset: self_imitation", "dataset: self_imitation, min_reward: 99"), ("iterations: 2", "iterations: 1"))
+    assert agentloop(["run", str(recipe), "--out", str(tmp_path / "out"), "--quiet"]) == 0
+    directory = RunDirectory(tmp_path / "out")
+    entry = directory.journal.finished("000/policy")
+    assert entry is not None and entry.about["note"] == "no rows to train on: the adapter stays as it is"
+    assert {line["adapter"] for line in directory.read_metrics()} == {"base"}
+
+
+def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(toy_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "agentloop.cli.main", "run", str(toy_recipe()), "--out", str(out)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    wait_for(lambda: "000/rows" in finished(out), process)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"stopped by Ctrl-C; everything finished is kept: run the same command again to go on in {out}" in errors
+    assert "Traceback" not in errors
+    assert Journal(out / "journal.jsonl").entries[-1].event == "interrupted"
+    assert not living_trainers(out)
+    assert agentloop(["run", str(tmp_path / "toy/recipe.yaml"), "--out", str(out), "--quiet"]) == 0
+    assert finished(out) == STAGES
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.stderr.read() if process.stderr else "ended early"
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def living_trainers(out: Path) -> list[str]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
+        except OSError:
+            continue
+        if "agentloop.training.worker" in words and str(out) in words and int(folder.name) != os.getpid():
+            found.append(words)
+    return found
