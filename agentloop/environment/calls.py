@@ -10,39 +10,37 @@ an explicit one does not run:
 4. a plain call, with keywords or by position: `add(a=1, b=2)`, `add(1, 2)`. A known tool is found anywhere in the text, an unknown one only
    where it fills a line.
 
+A message that is one call in format 3 or 4 and nothing else is that call, whatever its arguments hold.
+
 What looks like a call and cannot be read comes back as `Malformed`, with a reason that the model can learn from.
 Thoughts (`<think>...</think>`) are left out first.
 """
 
 from __future__ import annotations
 
-import ast
 import json
 import re
-import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-CallFormat = Literal["hermes", "fenced", "json", "plain"]
+from agentloop.environment.literals import UNREADABLE, closing, python_literal, read_call, reason_of
 
-# A model's text goes through Python's own parser, which warns of an odd escape (\d) on standard error.
-_SOURCE_NAME = "<tool call>"
-warnings.filterwarnings("ignore", category=SyntaxWarning, module=re.escape(_SOURCE_NAME))
+CallFormat = Literal["hermes", "fenced", "json", "plain"]
 
 _MOST_ATTEMPTS = 64
 """Most places of one message at which a call is looked for, so that a hostile text costs no more than a long one."""
-_LONGEST_CALL = 50_000
-"""Characters of one plain call beyond which it is not read."""
-
-_THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
-_TAGGED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|(?=<tool_call>)|\Z)", re.DOTALL)
-_FENCED = re.compile(r"```[ \t]*([\w+-]*)[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
+_LONGEST_MESSAGE = 50_000
+"""Characters of a message beyond which no call is looked for."""
+_THOUGHT = re.compile(r"\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
+_TAG = re.compile(r"<tool_call>")
+_TAG_END = re.compile(r"</tool_call>|(?=<tool_call>)|\Z")
+_FENCE = re.compile(r"```[ \t]*([\w+-]*)[ \t]*\n")
+_FENCE_END = re.compile(r"```|\Z")
+_NEXT_JSON = re.compile(r"[\s,;]*(?=[{\[])")
 _FENCE_LABELS = {"", "json", "tool_call", "tool", "tool_code", "python", "py"}
-_JSON_CALL = re.compile(r"""[{\[][\s{\[]*["'](?:name|tool|function|type|arguments)["']\s*:""")
+_JSON_CALL = re.compile(r"""[{\[][\s{\[]{0,20}["'](?:name|tool|function|type|arguments)["']\s*:""")
 _CALL_LINE = re.compile(r"[ \t>*`-]*(?:[A-Za-z_]\w*[ \t]*=[ \t]*)?([A-Za-z_]\w*)[ \t]*\(")
-_JSON_WORDS = {"true": True, "false": False, "null": None}
-_UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +60,13 @@ class Malformed:
     reason: str
 
 
-class _NotLiteral(ValueError):
-    """An argument that would have to be evaluated."""
-
-
 def without_thoughts(text: str) -> str:
-    """`text` without `<think>` blocks: also one that is still open, and one whose opening tag was part of the prompt."""
-    text = _THOUGHT.sub("", text)
-    return text.rpartition("</think>")[2].strip()
+    """`text` without the thoughts it begins with: `<think>` blocks, closed or not; the first opening tag may be missing."""
+    if not text.lstrip().startswith("<think>") and "</think>" in text:
+        text = "<think>" + text  # the template put the opening tag into the prompt
+    while match := _THOUGHT.match(text):
+        text = text[match.end() :]
+    return text.strip()
 
 
 def parse_calls(text: str, names: Collection[str] = ()) -> tuple[Call | Malformed, ...]:
@@ -79,8 +76,8 @@ def parse_calls(text: str, names: Collection[str] = ()) -> tuple[Call | Malforme
         text: The model's message.
         names: Names of the tools that exist; needed to tell a plain call from prose.
     """
-    text = without_thoughts(text)
-    for parse in (_parse_tagged, _parse_fenced, _parse_bare_json, _parse_plain):
+    text = without_thoughts(text)[:_LONGEST_MESSAGE]
+    for parse in (_parse_whole, _parse_tagged, _parse_fenced, _parse_bare_json, _parse_plain):
         calls = tuple(parse(text, names))
         if calls:
             return calls
@@ -102,26 +99,54 @@ def render_call(call: Call, style: CallFormat = "plain") -> str:
     return f"```json\n{body}\n```" if style == "fenced" else body
 
 
+def _parse_whole(text: str, names: Collection[str]) -> Iterator[Call | Malformed]:
+    """A message that is one call and nothing else, whatever its arguments look like."""
+    if text.startswith(("{", "[")):
+        value, end, reason = _read_json(text, 0)
+        if reason is None and end == len(text):
+            yield from _calls_of(value, text, names, strict=False)
+        return
+    name = re.match(r"([A-Za-z_]\w*)[ \t]*\(", text)
+    if name and name.group(1) in names and closing(text, name.end() - 1) == len(text):
+        call = _read_plain(text)
+        if isinstance(call, Call):
+            yield call
+
+
 def _parse_tagged(text: str, names: Collection[str]) -> Iterator[Call | Malformed]:
-    for match in _first(_TAGGED.finditer(text)):
-        body = match.group(1).strip()
-        fence = _FENCED.match(body + "\n")
-        body = fence.group(2).strip() if fence else body
+    for _, body in _blocks(text, _TAG, _TAG_END):
+        fence = _FENCE.match(body)
+        body = body[fence.end() :].removesuffix("```").strip() if fence else body
         calls = tuple(_json_calls(body, names, strict=True))
-        if any(isinstance(call, Malformed) for call in calls) and not body.startswith(("{", "[")):
+        if not body.startswith(("{", "[")):
             calls = tuple(_parse_plain(body, names)) or calls
         yield from calls
 
 
 def _parse_fenced(text: str, names: Collection[str]) -> Iterator[Call | Malformed]:
-    for match in _first(_FENCED.finditer(text)):
-        label, body = match.group(1).lower(), match.group(2).strip()
-        if label not in _FENCE_LABELS:
+    for label, body in _blocks(text, _FENCE, _FENCE_END):
+        if label.lower() not in _FENCE_LABELS:
             continue
         if body.startswith(("{", "[")):
-            yield from _json_calls(body, names, strict=label.startswith("tool"))
+            yield from _json_calls(body, names, strict=label.lower().startswith("tool"))
         else:
             yield from _parse_plain(body, names)
+
+
+def _blocks(text: str, opening: re.Pattern[str], closing: re.Pattern[str]) -> Iterator[tuple[str, str]]:
+    """(label, content) of each block; a closing mark inside a JSON string does not close it."""
+    position = 0
+    for _ in range(_MOST_ATTEMPTS):
+        start = opening.search(text, position)
+        if start is None:
+            return
+        inside = start.end()
+        while (following := _NEXT_JSON.match(text, inside)) and (read := _read_json(text, following.end()))[2] is None:
+            inside = read[1]
+        end = closing.search(text, inside)
+        assert end is not None  # every closing pattern matches at the end of the text
+        yield (start.group(1) if start.groups() else ""), text[start.end() : end.start()].strip()
+        position = max(end.end(), start.end())
 
 
 def _parse_bare_json(text: str, names: Collection[str]) -> Iterator[Call | Malformed]:
@@ -164,10 +189,10 @@ def _read_json(text: str, start: int) -> tuple[Any, int, str | None]:
     try:
         value, end = json.JSONDecoder(strict=False).raw_decode(text, start)
         return value, end, None
-    except _UNREADABLE as error:
-        reason = _reason(error)
-    end = _closing(text, start) or start
-    literal = _python_literal(text[start:end])  # models also write single quotes and True
+    except UNREADABLE as error:
+        reason = reason_of(error)
+    end = closing(text, start) or start
+    literal = python_literal(text[start:end])  # models also write single quotes and True
     return (literal, end, None) if isinstance(literal, (dict, list)) else (None, start, reason)
 
 
@@ -204,7 +229,7 @@ def _call_with(name: str, arguments: object, source: str) -> Call | Malformed:
     if isinstance(arguments, str):  # OpenAI's format gives the arguments as JSON inside a string
         try:
             arguments = json.loads(arguments or "{}")
-        except _UNREADABLE:
+        except UNREADABLE:
             return Malformed(source, '"arguments" must be an object such as {"a": 1}')
     if arguments is None:
         return Call(name)
@@ -237,7 +262,7 @@ def _parse_plain(text: str, names: Collection[str]) -> Iterator[Call | Malformed
             return
         start = match.start(1)
         fills_line = line is not None and line.start(1) == start
-        end = _closing(text, match.end() - 1)
+        end = closing(text, match.end() - 1)
         position = match.end()
         if match.group(1) == "print" and "print" not in names:
             continue
@@ -269,81 +294,9 @@ def _ends_line(text: str, end: int) -> bool:
     return text[end:].split("\n", 1)[0].strip(" \t`.;*") == ""
 
 
-def _closing(text: str, opening: int) -> int | None:
-    """Index after the parenthesis that closes the one at `opening`, quoted text skipped; None if there is none."""
-    depth, quote, skip = 0, "", False
-    for index in range(opening, min(len(text), opening + _LONGEST_CALL)):
-        character = text[index]
-        if skip:
-            skip = False
-        elif quote:
-            skip = character == "\\"
-            quote = "" if character == quote else quote
-        elif character in "\"'":
-            quote = character
-        elif character in "([{":
-            depth += 1
-        elif character in ")]}":
-            depth -= 1
-            if depth == 0:
-                return index + 1
-    return None
-
-
 def _read_plain(source: str) -> Call | Malformed:
     try:
-        node = ast.parse(source, filename=_SOURCE_NAME, mode="eval").body
-        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
-            return Malformed(source, "not a call")
-        positional = tuple(_literal(argument) for argument in node.args)
-        arguments = {keyword.arg: _literal(keyword.value) for keyword in node.keywords if keyword.arg is not None}
-        if len(arguments) != len(node.keywords):
-            return Malformed(source, "** cannot be used")
-        return Call(node.func.id, arguments, positional)
-    except _UNREADABLE as error:
-        return Malformed(source, _reason(error))
-
-
-def _literal(node: ast.expr) -> Any:
-    """The JSON value that a literal stands for. Raises `_NotLiteral` for anything that would have to be evaluated."""
-    if isinstance(node, ast.Constant) and (node.value is None or isinstance(node.value, (str, int, float))):
-        return node.value
-    if isinstance(node, ast.Name) and node.id in _JSON_WORDS:
-        return _JSON_WORDS[node.id]
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
-        value = _literal(node.operand)
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return -value if isinstance(node.op, ast.USub) else value
-    if isinstance(node, (ast.List, ast.Tuple)):
-        return [_literal(item) for item in node.elts]
-    if isinstance(node, ast.Dict):
-        keys = [_literal(key) if key is not None else None for key in node.keys]
-        if all(isinstance(key, str) for key in keys):
-            return dict(zip(keys, map(_literal, node.values), strict=True))
-    if isinstance(node, ast.Call):
-        raise _NotLiteral("a call inside a call is not run: make one call at a time and use its result")
-    if isinstance(node, ast.Name):
-        raise _NotLiteral(f"{node.id} is not a value: write text in quotes")
-    raise _NotLiteral(f"{ast.unparse(node)} is not a plain value: it is not worked out for you")
-
-
-def _python_literal(text: str) -> Any:
-    """`text` as a Python literal of JSON values, or None."""
-    try:
-        return _literal(ast.parse(text.strip(), filename=_SOURCE_NAME, mode="eval").body)
-    except _UNREADABLE:
-        return None
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} at character {error.pos + 1}"
-    if isinstance(error, SyntaxError):
-        return f"it cannot be read ({error.msg})"
-    if isinstance(error, ValueError):
-        return str(error)[:200]
-    return "it is nested too deeply"
-
-
-def _first(matches: Iterator[re.Match[str]]) -> Iterator[re.Match[str]]:
-    return (match for _, match in zip(range(_MOST_ATTEMPTS), matches, strict=False))
+        name, positional, arguments = read_call(source)
+        return Call(name, arguments, positional)
+    except UNREADABLE as error:
+        return Malformed(source, reason_of(error))

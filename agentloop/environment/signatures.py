@@ -137,11 +137,11 @@ def describe(function: Callable[..., Any]) -> ToolSchema:
         if parameter.default is not parameter.empty:
             defaults[argument] = parameter.default
         default = defaults.get(argument, ...)
+        if argument not in descriptions:
+            descriptions[argument] = _annotated_description(hints[argument])
         # Fields get names of our own, since an argument may be called `schema` or `_x`, which pydantic keeps for itself.
-        fields[f"argument_{index}"] = (
-            hints[argument],
-            pydantic.Field(default, alias=argument, description=descriptions.get(argument) or None),
-        )
+        field = pydantic.Field(default, alias=argument, description=descriptions[argument] or None)
+        fields[f"argument_{index}"] = (hints[argument], field)
         types[argument] = _type_name(hints[argument])
     try:
         model = pydantic.create_model(
@@ -166,6 +166,15 @@ def describe(function: Callable[..., Any]) -> ToolSchema:
         model=model,
         defaults=defaults,
     )
+
+
+def _annotated_description(hint: Any) -> str:
+    """What `Annotated[type, "text"]` or `Annotated[type, Field(description="text")]` says of an argument."""
+    for note in getattr(hint, "__metadata__", ()):
+        text = note if isinstance(note, str) else getattr(note, "description", None)
+        if isinstance(text, str):
+            return text
+    return ""
 
 
 def _type_name(hint: Any) -> str:
