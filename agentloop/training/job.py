@@ -142,7 +142,7 @@ class Trained:
         computed_tokens: Positions that went through the model, padding included.
         loss_first: Mean loss a trained token of the first step, in nats.
         loss_last: That of the last step.
-        seconds: Wall-clock seconds of the training itself; `startup_seconds` those before it (imports, model, rows).
+        seconds: Wall-clock seconds of the training itself; `startup_seconds` all others (imports, model, rows, saving).
         world_size: Processes that trained together, as they counted themselves.
     """
 

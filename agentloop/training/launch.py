@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def train(
     for name in ("result.json", "error.json", "progress.jsonl"):
         (work / name).unlink(missing_ok=True)
     (work / "job.json").write_text(job.to_json())
-    ooms = _out_of_memory_kills()
+    ooms, began = _out_of_memory_kills(), time.monotonic()
     with (work / "log.txt").open("wb") as log:
         process = subprocess.Popen(
             command(job, work), stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment(job), start_new_session=True
@@ -64,7 +65,8 @@ def train(
         finally:
             _end(process)
     if process.returncode == 0 and (work / "result.json").is_file():
-        return Trained.from_json((work / "result.json").read_text())
+        trained = Trained.from_json((work / "result.json").read_text())
+        return replace(trained, startup_seconds=time.monotonic() - began - trained.seconds)
     raise _failure(process.returncode, work, killed_for_memory=_out_of_memory_kills() > ooms)
 
 
