@@ -1,13 +1,15 @@
 """Session fixtures that any test folder may use: a tiny model with adapters, and one vLLM server over it, shared by all tests.
 
-`tiny_world` makes the model and its adapters once; `tiny_server` starts vLLM once (it takes half a minute). Tests that take `tiny_server` are marked `vllm`, connect an engine of their
-own with `await tiny_server.connect()`, and leave no adapter loaded behind: `engine` in tests/engine/conftest.py does both.
+`tiny_world` makes the model and its adapters once; `tiny_server` starts vLLM once (it takes half a minute). Tests that take
+`tiny_server` are marked `vllm`, connect an engine of their own with `await tiny_server.connect()`, and leave no adapter loaded behind:
+`engine` in tests/engine/conftest.py does both.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +52,7 @@ class TinyServer:
     async def connect(self) -> VLLMEngine:
         """An engine on the shared server, for one test; closing it leaves the server running."""
         engine = VLLMEngine(self.url, adapters=ROLES)
-        await engine.connect(str(self.world.model_path), dtype="float32")
+        await engine.connect(self.world.model_path, dtype="float32")
         return engine
 
 
@@ -67,6 +69,8 @@ def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
 def tiny_server(tiny_world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyServer]:
     """vLLM over the tiny model, started once a session."""
     server = VLLMServer(SETTINGS, tiny_world.model_path, adapters=ROLES, work_dir=tmp_path_factory.mktemp("vllm"))
-    asyncio.run(server.start())
-    yield TinyServer(server, tiny_world)
-    asyncio.run(server.close())
+    # In a thread, because the fixture may be asked for while a test's event loop is running.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, server.start()).result()
+        yield TinyServer(server, tiny_world)
+        thread.submit(asyncio.run, server.close()).result()

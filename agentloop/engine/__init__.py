@@ -1,4 +1,5 @@
-"""Engines: prompt ids in, completion ids and log-probabilities out, with many adapters in one batch. See `agentloop.engine.base` for the contract."""
+"""Engines: prompt ids in, completion ids and log-probabilities out, with many adapters in one batch. See `agentloop.engine.base` for the
+contract."""
 
 from agentloop.engine.base import BASE, AdapterVersion, Engine, EngineFailure, EngineInfo, Generation, GenerationRequest
 from agentloop.engine.open import open_engine

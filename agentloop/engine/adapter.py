@@ -1,7 +1,8 @@
 """Versions of adapters: what names them, and what of them an engine can serve.
 
-A version's name contains a hash of what the adapter computes, its configuration without paths and its tensors, so that two trainings which give the same weights give
-the same version wherever they lie, and new weights can never appear under an old name. Nothing here imports torch: a dry run calls it.
+A version's name contains a hash of what the adapter computes, its configuration without paths and its tensors, so that two trainings
+which give the same weights give the same version wherever they lie, and new weights can never appear under an old name. Nothing here
+imports torch: a dry run calls it.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ def check_servable(path: Path, *, max_rank: int) -> None:
     """Refuse an adapter that vLLM cannot serve, or would serve wrongly.
 
     Raises:
-        Mistake: Names what cannot be served. `rank_pattern` and `alpha_pattern` are refused because vLLM ignores them without a word and scales wrongly.
+        Mistake: Names what cannot be served. `rank_pattern` and `alpha_pattern` are refused because vLLM ignores them without a word and
+            scales wrongly.
     """
     config = read_config(path)
     check_plan(

@@ -1,6 +1,7 @@
 """What an engine is: prompt ids in; completion ids and their log-probabilities out; adapters by versioned name.
 
-Every engine (vLLM over HTTP, transformers in-process, a script for tests) keeps the same contract, and `tests/engine/` runs the same tests over all:
+Every engine (vLLM over HTTP, transformers in-process, a script for tests) keeps the same contract, and `tests/engine/` runs the same
+tests over all:
 
 - ids are never decoded and encoded again on the way;
 - a turn stops by token id, never by string, and the stop token is the last completion id;

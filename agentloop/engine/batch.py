@@ -1,8 +1,9 @@
 """Continuous batching on a transformers model: rows join and leave a running batch between two tokens.
 
-One `Batch` holds the requests of one adapter. Its key-value cache is left-padded: every row ends at the last column, so that a step feeds one column. Rows that join are prefilled
-together and their cache is padded to the others' length; rows that end are cut out and columns that only padded them are dropped. A row's draws come from its own generator, so they do
-not depend on who else is in the batch (up to rounding of the logits). Shapes: B rows, T columns of cache, H heads, D head size, V vocabulary.
+One `Batch` holds the requests of one adapter. Its key-value cache is left-padded: every row ends at the last column, so that a step
+feeds one column. Rows that join are prefilled together and their cache is padded to the others' length; rows that end are cut out and
+columns that only padded them are dropped. A row's draws come from its own generator, so they do not depend on who else is in the batch
+(up to rounding of the logits). Shapes: B rows, T columns of cache, H heads, D head size, V vocabulary.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
 """The adapter check: proves that what an engine *generates* with is the adapter that was trained, and nothing that it had cached before.
 
-After a version is loaded, every other adapter that is there, and the base, first work on a fixed prefix, so that it lies in the prefix cache under each of them. Then the new version generates from that
-prefix, and the log-probabilities of what it sampled are compared with a PEFT forward in float32. Scoring a prompt would not do: vLLM computes prompt log-probabilities without its prefix
-cache, which proves the weights and not what generation uses.
+After a version is loaded, every other adapter that is there, and the base, first work on a fixed prefix, so that it lies in the prefix
+cache under each of them. Then the new version generates from that prefix, and the log-probabilities of what it sampled are compared
+with a PEFT forward in float32. Scoring a prompt would not do: vLLM computes prompt log-probabilities without its prefix cache, which
+proves the weights and not what generation uses.
 
-Two statistics decide. The *error* is the mean absolute difference to the forward with the adapter. The *share* asks whose log-probabilities they are: with the differences d between the forwards with
-the adapter and without it, and s between what was served and the forward without it, it is (s . d) / (d . d): 1 where the adapter is served, 0 where the base is. Rounding averages out in
-it, so it works in bfloat16 too, where the error alone cannot tell a weak adapter from none. Bounds and what they rest on: docs/engines.md.
+Two statistics decide. The *error* is the mean absolute difference to the forward with the adapter. The *share* asks whose
+log-probabilities they are: with the differences d between the forwards with the adapter and without it, and s between what was served
+and the forward without it, it is (s . d) / (d . d): 1 where the adapter is served, 0 where the base is. Rounding averages out in it, so
+it works in bfloat16 too, where the error alone cannot tell a weak adapter from none. Bounds and what they rest on: docs/engines.md.
 """
 
 from __future__ import annotations
@@ -124,8 +126,8 @@ def judge(
     if not mean_error <= bound or (share is not None and not LOW_SHARE <= share <= HIGH_SHARE):
         words = "" if share is None else f" and a share of {share:.2f} of its effect, where 1 is the adapter and 0 the base"
         raise RunFailed(
-            f"the engine does not generate with adapter {name!r}: over {len(errors)} sampled tokens its log-probabilities differ from a PEFT forward"
-            f" by {mean_error:.2g} on average (at most {max(errors):.2g}; allowed in {dtype}: {bound:g}){words};"
+            f"the engine does not generate with adapter {name!r}: over {len(errors)} sampled tokens its log-probabilities differ from a"
+            f" PEFT forward by {mean_error:.2g} on average (at most {max(errors):.2g}; allowed in {dtype}: {bound:g}){words};"
             " a wrong or stale adapter is served, nothing sampled with it can be trusted"
         )
     return result
@@ -136,7 +138,7 @@ def _share(served: Sequence[float], without: Sequence[float], moved: Sequence[fl
 
 
 def _telling(moved: Sequence[float], dtype: str) -> bool:
-    """Whether the adapter moves the log-probabilities enough for the share: its standard error, rounding over the norm of `moved`, must be small."""
+    """Whether the adapter moves the log-probabilities enough for the share, whose standard error is rounding over the norm of `moved`."""
     norm = math.sqrt(sum(d * d for d in moved))
     rounding = MEAN_BOUNDS.get(dtype, MEAN_BOUNDS["bfloat16"]) / 3
     return norm * (1.0 - LOW_SHARE) > TELLING * rounding

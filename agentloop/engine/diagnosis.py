@@ -22,7 +22,8 @@ CAUSES: tuple[tuple[str, str, str], ...] = (
     (
         r"out of memory|OutOfMemory|MemoryError|can't allocate memory|Available memory on node|Free memory on device",
         "memory",
-        "the model does not fit into memory; take a smaller model, a smaller dtype, or set engine.memory_gib or engine.gpu_memory_utilization lower",
+        "the model does not fit into memory; take a smaller model or dtype, or set engine.memory_gib or engine.gpu_memory_utilization"
+        " lower",
     ),
     (r"No module named '?vllm", "request", "vLLM is not installed for this interpreter; install it, or set engine.python or engine.kind"),
     (

@@ -1,22 +1,27 @@
 """vLLM over HTTP: prompt ids in; completion ids and log-probabilities out.
 
-Only `/v1/completions` with token ids is used, so nothing is templated, decoded or encoded on the way. Every sampling parameter is sent explicitly, because a server
-may have been started with a model repository's defaults. A request ends by `stop_token_ids` alone (`ignore_eos`), and vLLM returns the stop token as the last id.
+Only `/v1/completions` with token ids is used, so nothing is templated, decoded or encoded on the way. Every sampling parameter is sent
+explicitly, because a server may have been started with a model repository's defaults. A request ends by `stop_token_ids` alone
+(`ignore_eos`), and vLLM returns the stop token as the last id.
 
-Passing faults (a connection that broke, a 5xx) are tried again a bounded number of times; where the server is ours and has died, it is started again with its adapters
-in place before the next try. A request that the server refused (4xx) and one that took too long are never sent again.
+Passing faults (a connection that broke, a 5xx) are tried again a bounded number of times; where the server is ours and has died, it is
+started again with its adapters in place before the next try. A request that the server refused (4xx) and one that took too long are
+never sent again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
+from agentloop.engine import probe
 from agentloop.engine.base import BASE, AdapterVersion, EngineFailure, EngineInfo, Generation, GenerationRequest
 from agentloop.engine.pool import AdapterPool
 from agentloop.engine.server import VLLMServer
@@ -54,7 +59,6 @@ class VLLMEngine:
         self._timeout = request_timeout
         self._retries = retries
         self._pool = AdapterPool(limit=2 * adapters)
-        self._adapters = adapters
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reviving: asyncio.Lock | None = None
@@ -75,28 +79,32 @@ class VLLMEngine:
             raise RuntimeError("the engine is not connected yet: call connect() first")
         return self._info
 
-    async def connect(self, model: str | None = None, dtype: str = "unknown") -> None:
-        """Learn what the server runs.
+    async def connect(self, model_path: Path | None = None, dtype: str = "unknown") -> None:
+        """Learn what the server runs; where it is not our own process, check that a run can rely on it (`probe.py`).
 
         Args:
-            model: Path or name that the server must have been started with; None takes what it has.
+            model_path: Folder of the model that it must run; None takes what it has.
             dtype: What to report as its dtype, which a server does not tell.
 
         Raises:
-            EngineFailure: The server cannot be reached, or runs another model.
+            EngineFailure: The server cannot be reached, or does not fit.
         """
         cards = await self._models()
         base = next((card for card in cards if not card.get("parent")), None)
         if base is None:
             raise EngineFailure("request", f"the server at {self.url} serves no base model")
-        root = str(base.get("root") or base["id"])
-        if model is not None and model.rstrip("/") not in (root.rstrip("/"), base["id"]):
-            raise EngineFailure("request", f"the server at {self.url} runs the model {root!r}, but this run needs {model!r}")
         self._base_name = base["id"]
+        served = str(base.get("root") or base["id"])
+        if self._server is None:
+            if model_path is not None:
+                await probe.check_model(self._call, served, model_path)
+            await probe.check_logprobs(self._call, self._base_name)
+            if self._pool.limit:
+                await probe.check_adapters(self._call)
         version = await self._call("GET", "/version", what="its version")
         self._info = EngineInfo(
             kind="vllm",
-            model=root,
+            model=served,
             dtype=dtype,
             max_model_len=int(base.get("max_model_len") or 0),
             max_adapters=self._pool.limit,
@@ -292,8 +300,6 @@ def _is_adapter_refusal(path: str) -> bool:
 
 def _message(text: str) -> str:
     """The server's own words, without the JSON around them."""
-    import json
-
     try:
         parsed = json.loads(text)
         error = parsed.get("error", parsed)

@@ -68,7 +68,7 @@ def resolved_dtype(settings: EngineSettings, machine: Machine) -> str:
 
 
 def cache_bytes(settings: EngineSettings, model_path: Path, machine: Machine) -> int:
-    """Bytes of the key-value cache on a CPU: no more than all requests can fill twice over, nor than a quarter of what is free, nor than 4 GiB."""
+    """Bytes of the key-value cache on a CPU: what all requests can fill twice over, within a quarter of what is free and 4 GiB."""
     if settings.memory_gib is not None:
         return int(settings.memory_gib * GIB)
     most = min(4 * GIB, machine.free_bytes // 4)
@@ -114,7 +114,8 @@ def server_command(settings: EngineSettings, model_path: Path, *, adapters: int,
     if machine.cuda:
         command += ["--gpu-memory-utilization", str(settings.gpu_memory_utilization)]
     else:
-        command += ["--kv-cache-memory-bytes", str(cache_bytes(settings, model_path, machine))]
+        # With adapters vLLM does not compile on a CPU anyway; without, it would start slowly, and base and adapter would round differently.
+        command += ["--enforce-eager", "--kv-cache-memory-bytes", str(cache_bytes(settings, model_path, machine))]
     return command + list(settings.arguments)
 
 
@@ -153,6 +154,8 @@ def server_environment(settings: EngineSettings, machine: Machine, inherited: Ma
         # Automatic binding keeps one core idle, which is half of a two-core machine.
         ours["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(str(cpu) for cpu in machine.cpus)
         ours["VLLM_CPU_NUM_OF_RESERVED_CPU"] = "0"
+        # Two small functions of the sampler are compiled at the first request otherwise, which takes 5 to 60 s and gains nothing.
+        ours["TORCHDYNAMO_DISABLE"] = "1"
         lists = {"LD_PRELOAD": preloads(settings, inherited)}
         lists["PYTHONPATH"] = ":".join(filter(None, (str(plugin), inherited.get("PYTHONPATH", ""))))
     else:

@@ -1,7 +1,8 @@
 """The engine in this process: a transformers model in a thread of its own, for machines without vLLM. It runs on a CPU, on MPS and on CUDA.
 
-Same contract as vLLM, without a prefix cache: `cached_tokens` is always 0. The thread owns the model; the event loop hands it rows and jobs and is never blocked. Each adapter in use has
-its own running batch (`batch.py`), and the batches take turns token by token, so base and adapters mix freely.
+Same contract as vLLM, without a prefix cache: `cached_tokens` is always 0. The thread owns the model; the event loop hands it rows and
+jobs and is never blocked. Each adapter in use has its own running batch (`batch.py`), and the batches take turns token by token, so
+base and adapters mix freely.
 """
 
 from __future__ import annotations

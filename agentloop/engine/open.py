@@ -55,8 +55,9 @@ async def _open_vllm(settings: EngineSettings, model_path: Path, *, adapters: in
     try:
         if server is not None:
             await server.start()
-        dtype = resolved_dtype(settings, Machine.here()) if server is not None else "unknown"
-        await engine.connect(str(model_path) if server is not None else None, dtype)
+        # What a server at a URL computes in is not known; the adapter check is then as lenient as for bfloat16, unless the settings say it.
+        dtype = resolved_dtype(settings, Machine.here()) if server is not None else settings.dtype.replace("auto", "unknown")
+        await engine.connect(model_path, dtype)
     except BaseException:
         await engine.close()
         raise

@@ -1,7 +1,7 @@
 """Which adapter versions an engine holds, and which requests use them: an adapter leaves only when nobody needs it any more.
 
-Every engine keeps one pool. A new version is a new name; a name is never given to other weights; beyond the limit a load is refused, because vLLM would
-let the requests of the surplus adapter wait without a word.
+Every engine keeps one pool. A new version is a new name; a name is never given to other weights; beyond the limit a load is refused,
+because vLLM would let the requests of the surplus adapter wait without a word.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class AdapterPool:
         if known is not None and known != version.content_hash:
             raise EngineFailure(
                 "adapter",
-                f"adapter name {version.name!r} was used for other weights ({known[:12]}, now {version.content_hash[:12]}); new weights need a new name",
+                f"adapter name {version.name!r} was used for other weights ({known[:12]}, now {version.content_hash[:12]});"
+                " new weights need a new name",
             )
         if version.name in self._versions:
             return False

@@ -1,10 +1,12 @@
 """An engine without a model: a function answers each request. For tests, and to prove that a run is reproducible to the last byte.
 
-The script is a function `(prompt_text: str, request: GenerationRequest) -> str`, given as "file.py:function". Its text is tokenised, the first of the request's stop tokens is put
-at the end, and the whole is cut at `max_tokens`. To be reproducible it should depend on nothing but its two arguments (the request has the seed).
+The script is a function `(prompt_text: str, request: GenerationRequest) -> str`, given as "file.py:function". Its text is tokenised,
+the first of the request's stop tokens is put at the end, and the whole is cut at `max_tokens`. To be reproducible it should depend on
+nothing but its two arguments (the request has the seed).
 
-Log-probabilities follow a rule, the same for `generate` and `score` and independent of the temperature: the log-probability of id `i` at position `p` of the context under
-adapter `a` is -(u + 2^-32), with u in [0, 1) the first four bytes of SHA-256("a|p|i"), read big-endian, over 2^32.
+Log-probabilities follow a rule, the same for `generate` and `score` and independent of the temperature: the log-probability of id `i`
+at position `p` of the context under adapter `a` is -(u + 2^-32), with u in [0, 1) the first four bytes of SHA-256("a|p|i"), read
+big-endian, over 2^32.
 """
 
 from __future__ import annotations
@@ -150,7 +152,7 @@ def load_script(reference: str) -> Script:
     if not callable(script):
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise Mistake(f"the engine's script has no function {name!r}", file=str(path), nearest=nearest(name, functions))
-    return script  # type: ignore[no-any-return]
+    return script
 
 
 def _own_limit(model_path: Path) -> int:

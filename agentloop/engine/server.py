@@ -1,7 +1,8 @@
 """A vLLM server of our own: started, watched, started again after a crash, and ended with its whole process group.
 
-Invariants: the port is reserved before the server starts and stays reserved until `close`, so that nobody else can take it and the address survives a restart; whatever the
-server prints is in one log file whose tail is in every error; no process outlives this one, SIGKILL included (`watchdog.py`).
+Invariants: the port is reserved before the server starts and stays reserved until `close`, so that nobody else can take it and the
+address survives a restart; whatever the server prints is in one log file whose tail is in every error; no process outlives this one,
+SIGKILL included (`watchdog.py`).
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ class EngineSettings:
     """How to get an engine, and within which bounds it works.
 
     Attributes:
-        kind: "vllm" (a process of its own, spoken to over HTTP), "transformers" (in this process), "scripted" (a function, for tests) or "auto":
-            vllm where it is installed, else transformers.
+        kind: "vllm" (a process of its own, spoken to over HTTP), "transformers" (in this process), "scripted" (a function, for tests) or
+            "auto": vllm where it is installed, else transformers.
         url: Address of a running vLLM server, "http://host:port"; None starts one here.
         port: Port of the server that is started here; None takes a free one.
         python: Interpreter of the virtual environment that holds vLLM; None is this one.

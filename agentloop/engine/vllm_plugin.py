@@ -1,10 +1,12 @@
 """A vLLM plugin that makes LoRA on a CPU right and fast: one matrix product for each adapter present in the batch.
 
-vLLM's own CPU operations gather a copy of the adapter's weights for every token, and read the *last* adapter slot for tokens that have none (index -1), which is wrong as soon as that
-slot is taken; unloading does not empty it. Here tokens are grouped by adapter once a step, every group is one product, and tokens without an adapter are left alone.
+vLLM's own CPU operations gather a copy of the adapter's weights for every token, and read the *last* adapter slot for tokens that have
+none (index -1), which is wrong as soon as that slot is taken; unloading does not empty it. Here tokens are grouped by adapter once a
+step, every group is one product, and tokens without an adapter are left alone.
 
-vLLM finds `register` through the entry point `vllm.general_plugins` and calls it in each of its processes. The file stands alone (no import of agentloop), so that it can be laid into
-an interpreter that has only vLLM. It does nothing, and logs why, where vLLM's functions are not the ones it was written for.
+vLLM finds `register` through the entry point `vllm.general_plugins` and calls it in each of its processes. The file stands alone (no
+import of agentloop), so that it can be laid into an interpreter that has only vLLM. It does nothing, and logs why, where vLLM's
+functions are not the ones it was written for.
 """
 
 from __future__ import annotations

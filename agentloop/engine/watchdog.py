@@ -1,8 +1,9 @@
 """Runs one command in a process group of its own and ends the whole group when the parent is gone, however the parent died.
 
-Run by file (`python watchdog.py COMMAND ...`), standard library only, so that any interpreter starts it in a few milliseconds. The parent holds the
-write end of this process' standard input and never writes: end of file there means that the parent has closed it or was killed, SIGKILL included.
-The exit status is the command's. A server that outlives the run which started it would keep its memory and its port.
+Run by file (`python watchdog.py COMMAND ...`), standard library only, so that any interpreter starts it in a few milliseconds. The
+parent holds the write end of this process' standard input and never writes: end of file there means that the parent has closed it or
+was killed, SIGKILL included. The exit status is the command's. A server that outlives the run which started it would keep its memory
+and its port.
 """
 
 from __future__ import annotations
