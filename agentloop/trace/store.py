@@ -12,7 +12,6 @@ the others in Parquet shards. The invariants:
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import threading
@@ -28,6 +27,7 @@ import pyarrow.parquet as pq
 from agentloop.errors import RunFailed
 from agentloop.trace import schema
 from agentloop.trace.append_log import AppendLog, read_log
+from agentloop.trace.atomic import disk_errors, publish
 from agentloop.trace.tree import Tree
 
 SHARD_EPISODES = 256
@@ -96,7 +96,7 @@ class TreeWriter:
             if twice:
                 raise ValueError(f"{self.path}: sample {min(twice)[1]} of tree {fragment.id!r} is there already")
             rows = schema.batch([fragment])
-            with _disk_errors(self.path):
+            with disk_errors(self.path):
                 if self._log is None:
                     self._log = AppendLog(self.folder / f"pending-{self._next_shard:06d}.log")
                 self._log.append(memoryview(rows.serialize()))
@@ -124,12 +124,12 @@ class TreeWriter:
         Raises:
             RunFailed: The disk is full; what was added is kept.
         """
-        with self._lock, _disk_errors(self.path):
+        with self._lock, disk_errors(self.path):
             if not self._complete:
                 self._roll()
                 first = [tree_id for tree_id in dict.fromkeys(order) if tree_id in self._places]
                 rest = sorted(self._places.keys() - set(first))
-                with _publish(self.path) as temporary:
+                with publish(self.path) as temporary:
                     _write(temporary, self._merged([*first, *rest]))
                 self._complete = True
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -150,7 +150,7 @@ class TreeWriter:
 
     def _reopen(self) -> None:
         """Take up what an earlier writer left: whole shards, whole records of its log, nothing half-written."""
-        with _disk_errors(self.path):
+        with disk_errors(self.path):
             self.folder.mkdir(parents=True, exist_ok=True)
             for leftover in [*self.folder.glob("*.tmp"), *self.path.parent.glob(f".{self.path.name}.*.tmp")]:
                 leftover.unlink()
@@ -175,7 +175,7 @@ class TreeWriter:
         """Make a shard of the log."""
         if not self._pending:
             return
-        with _disk_errors(self.path):
+        with disk_errors(self.path):
             _write_shard(self._shard(self._next_shard), self._pending)
         self._next_shard += 1
         self._pending = []
@@ -213,9 +213,9 @@ class TreeWriter:
 def write_trees(path: str | os.PathLike[str], trees: Iterable[Tree]) -> Path:
     """Write whole trees, in the order given, as an artifact that appears at once; memory does not grow with their number."""
     target = Path(path)
-    with _disk_errors(target):
+    with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _publish(target) as temporary:
+        with publish(target) as temporary:
             _write(temporary, (schema.batch([tree]) for tree in trees))
     return target
 
@@ -284,7 +284,7 @@ def _keys(tree_id: str, samples: Sequence[int]) -> set[tuple[str, int]]:
 
 
 def _write_shard(path: Path, rows: Sequence[pa.RecordBatch]) -> None:
-    with _publish(path) as temporary:
+    with publish(path) as temporary:
         pq.write_table(pa.Table.from_batches(rows), temporary, compression="zstd", row_group_size=_FRAGMENT_ROWS)
 
 
@@ -300,35 +300,3 @@ def _write(path: Path, rows: Iterable[pa.RecordBatch]) -> None:
                 group, size = [], 0
         if group:
             file.write_table(pa.Table.from_batches(group).combine_chunks())
-
-
-@contextmanager
-def _publish(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place, on the disk, when the block ends well."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    """A full disk as a message; what was finished before stays."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunFailed(f"no space left on the disk for {path}; what was finished is kept: free some space and run it again") from error
-        raise
