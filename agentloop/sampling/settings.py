@@ -24,7 +24,8 @@ class SampleSettings:
         overflow: What happens when the context is full: "stop" ends the episode (truncated "context"), "window" drops the oldest exchanges,
             "summarise" replaces them by a summary.
         concurrency: Most requests at the engine at once. Episodes that wait for their environment do not count.
-        episodes: Most episodes alive at once, waiting ones included, each with an environment instance; None means twice the concurrency.
+        episodes: Most episodes alive at once, waiting ones included, each with an environment instance; None means
+            four times the concurrency.
         retries: How often an episode that broke is played again from its start before it counts as failed.
         max_failures: Share of failed episodes (0 to 1) above which the stage stops, once `few` episodes have started.
         few: Episodes below which the share is not judged before the stage's end.
@@ -59,4 +60,4 @@ class SampleSettings:
     @property
     def alive(self) -> int:
         """Most episodes alive at once: how many environment instances a pool for these settings needs."""
-        return self.episodes if self.episodes is not None else 2 * self.concurrency
+        return self.episodes if self.episodes is not None else 4 * self.concurrency
