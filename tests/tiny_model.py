@@ -43,7 +43,8 @@ def _make_tokenizer():
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="<end>")
-    fast.chat_template = "{% for m in messages %}<s>{{ m['role'] }}\n{{ m['content'] }}<end>{% endfor %}{% if add_generation_prompt %}<s>assistant\n{% endif %}"
+    said = "{% for m in messages %}<s>{{ m['role'] }}\n{{ m['content'] }}<end>{% endfor %}"
+    fast.chat_template = said + "{% if add_generation_prompt %}<s>assistant\n{% endif %}"
     return fast
 
 
