@@ -78,7 +78,13 @@ class ChatTemplate:
         self.encoder = Encoder(tokenizer, self.source)
         self.observation_role: Literal["user", "tool"] = observation_role
         self.has_system = self._supports([("system", "\ue0000\ue001"), ("user", "\ue0001\ue001")])
-        if not self._supports([("user", "\ue0000\ue001"), ("assistant", "\ue0001\ue001"), (observation_role, "\ue0002\ue001")]):
+        plays = {
+            role: self._supports([("user", "\ue0000\ue001"), ("assistant", "\ue0001\ue001"), (role, "\ue0002\ue001")])
+            for role in dict.fromkeys(["user", observation_role])
+        }
+        if not plays["user"]:
+            raise Mistake("the chat template of this model cannot show plain text from a user and an assistant in turn")
+        if not plays[observation_role]:
             raise Mistake(f"the chat template of this model has no role {observation_role!r} for observations", expected="'user'")
         self._trims: dict[Role, tuple[bool, bool]] = {}
         for role in ("system", "user", "assistant", observation_role):

@@ -294,6 +294,9 @@ def test_a_model_without_a_chat_template_is_refused(chat_tokenizer: Callable[[st
     bare.chat_template = None
     with pytest.raises(Mistake, match="no chat template"):
         Renderer(bare)
+    bare.chat_template = "{% for message in messages %}{{ message.content[0].text }}{% endfor %}"
+    with pytest.raises(Mistake, match="cannot show plain text"):
+        Renderer(bare)
 
 
 def test_a_role_that_the_template_has_not_is_refused(chat_tokenizer: Callable[[str], Any]) -> None:
