@@ -142,9 +142,8 @@ def _choose(module: types.ModuleType, path: Path, target: str) -> type[Environme
         )
     classes = [name for name, value in vars(module).items() if isinstance(value, type) and value.__module__ == module.__name__]
     raise Mistake(
-        "the file defines no environment",
+        f"the file defines no environment, only {', '.join(classes)}" if classes else "the file defines no class",
         file=_short(path),
-        found=f"classes {', '.join(classes)}" if classes else None,
         expected="a class that inherits from agentloop.Environment",
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import traceback
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from agentloop.environment.base import Environment
@@ -44,20 +44,30 @@ def check_options(id: str, environment: type[Environment], options: Mapping[str,
     return {name: _converted(id, environment, name, value) for name, value in options.items()}
 
 
-def make(id: str, environment: type[Environment], options: Mapping[str, Any], install: str) -> Environment:
-    """An instance. A missing package and a `ValueError` of `__init__` are mistakes of the user's; anything else goes through."""
+def make(
+    id: str, environment: type[Environment], options: Mapping[str, Any], *, install: Callable[[str | None], str], own_file: bool
+) -> Environment:
+    """An instance.
+
+    Args:
+        id: The environment, for messages.
+        environment: Its class.
+        options: Checked by `check_options`.
+        install: What to type when a module is missing.
+        own_file: Whether it is the user's own file, whose lines belong in a message.
+
+    Raises:
+        Mistake: A package is missing, or `__init__` raised a `ValueError`. Anything else that it raises goes through.
+    """
     try:
         return environment(**options)
     except ModuleNotFoundError as error:
-        raise Mistake(f"environment {id!r} needs the module {error.name!r}; install it with: {install}") from error
+        raise Mistake(f"environment {id!r} needs the module {error.name!r}; install it with: {install(error.name)}") from error
     except ValueError as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         given = ", ".join(f"{name}={value!r}" for name, value in options.items())
-        raise Mistake(
-            f"environment {id!r} refuses its options ({given}): {error}",
-            file=last.filename,
-            line=last.lineno,
-        ) from error
+        message = f"environment {id!r} refuses its options ({given}): {error}"
+        raise (Mistake(message, file=last.filename, line=last.lineno) if own_file else Mistake(message)) from error
 
 
 def _converted(id: str, environment: type[Environment], name: str, value: object) -> Any:

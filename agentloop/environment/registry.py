@@ -57,7 +57,8 @@ class EnvironmentSpec:
 
     def make(self, **options: Any) -> Environment:
         """An instance. Raises `Mistake` for options that it does not take or refuses; what else `__init__` raises goes through."""
-        return make(self.id, self.load(), self.check_options(options), self.install_command())
+        checked = self.check_options(options)
+        return make(self.id, self.load(), checked, install=self.install_command, own_file=self.source == "file")
 
     def description(self) -> str:
         """First line of the class docstring, read without importing where there is a file; "" if there is none."""

@@ -56,7 +56,7 @@ def test_a_file_is_found_beside_the_recipe_then_in_the_working_directory(write, 
 def test_one_of_several_classes_is_named_behind_the_path(write, tmp_path: Path) -> None:
     write("")
     with (tmp_path / "mine.py").open("a") as file:
-        file.write("\nclass Other(Count):\n    'Another.'\n")
+        file.write("\nclass Other(_Count):\n    'Another.'\n")
     spec = find(str(tmp_path / "mine.py") + ":Other")
     assert spec.load().__name__ == "Other"
     assert spec.description() == "Another."
