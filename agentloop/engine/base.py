@@ -98,7 +98,8 @@ class EngineFailure(RunFailed):
     """An engine that could not answer. `kind` is counted in reports.
 
     Kinds: "connection" (unreachable after the bounded retries), "timeout", "context" (the prompt does not fit), "adapter" (unknown or
-    refused adapter), "memory" (the model does not fit), "port" (already in use), "crash" (the server died), "request" (anything else it refused).
+    refused adapter), "memory" (the model does not fit), "port" (already in use), "crash" (the server died), "request" (anything else it
+    refused).
     """
 
     def __init__(self, kind: str, message: str) -> None:

@@ -77,7 +77,8 @@ async def test_killed_in_the_middle_of_requests_it_comes_back_with_its_adapters_
 
 def server_process(group: int) -> int:
     """The API server: the watchdog's only child."""
-    return next(pid for pid in group_members(group) if int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) == group)
+    parents = {pid: int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in group_members(group)}
+    return next(pid for pid, parent in parents.items() if parent == group)
 
 
 @pytest.mark.vllm
