@@ -32,7 +32,10 @@ def attach_adapter(model: PreTrainedModel, job: TrainingJob) -> PeftModel:
         config = LoraConfig(
             r=job.rank, lora_alpha=_whole(job.alpha), lora_dropout=job.dropout, target_modules=targets, bias="none", task_type="CAUSAL_LM"
         )
-        return get_peft_model(model, config)  # type: ignore[return-value]
+        try:
+            return get_peft_model(model, config)  # type: ignore[return-value]
+        except ValueError as cause:
+            raise Mistake(f"no layer of the model fits target_modules: {str(cause).splitlines()[0]}", found=job.target_modules) from cause
     config = _start_config(Path(job.start), job)
     return PeftModel.from_pretrained(model, job.start, is_trainable=True, config=config)
 
@@ -51,7 +54,7 @@ def _start_config(folder: Path, job: TrainingJob) -> LoraConfig:
         raise Mistake("cannot start from this adapter: vLLM serves plain LoRA only (no DoRA, saved modules or biases)", file=str(folder))
     for name, found, asked in (("rank", config.r, job.rank), ("alpha", config.lora_alpha, job.alpha)):
         if found != asked:
-            raise Mistake(f"the adapter to start from has another {name}", file=str(folder), found=asked, expected=str(found))
+            raise Mistake(f"the adapter to start from has another {name}", file=str(folder), found=found, expected=f"the job's {asked}")
     config.lora_dropout = job.dropout
     config.inference_mode = False
     return config  # type: ignore[return-value]
