@@ -83,7 +83,11 @@ def json_schema() -> dict[str, Any]:
     for name, short in SHORT_FORMS.items():
         definitions[name] = {"anyOf": [short, definitions[name]]}
     inputs = definitions["Python"]["properties"]["inputs"]
-    definitions["Python"]["properties"]["inputs"] = {"anyOf": [{"type": "array", "items": {"type": "string"}}, inputs]}
+    described = inputs.pop("description")
+    definitions["Python"]["properties"]["inputs"] = {
+        "anyOf": [{"type": "array", "items": {"type": "string"}}, inputs],
+        "description": described,
+    }
     definitions["Schedule"] = SCHEDULE
     definitions["Stage"] = {
         "description": "KIND: {...}",

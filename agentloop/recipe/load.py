@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path as FilePath
 
-import yaml
 from pydantic import ValidationError
 
 from agentloop.recipe.available import unavailable
@@ -14,7 +13,7 @@ from agentloop.recipe.override import apply
 from agentloop.recipe.problem import of_validation, told
 from agentloop.recipe.recipe import Recipe
 from agentloop.recipe.settle import settled
-from agentloop.recipe.source import Source, read
+from agentloop.recipe.source import Source, read, written
 from agentloop.recipe.surroundings import MODEL_ALIASES, Surroundings
 
 
@@ -60,5 +59,4 @@ def check_source(source: Source, surroundings: Surroundings, *, allow_unavailabl
 
 def resolved_yaml(recipe: Recipe) -> str:
     """The recipe with all its defaults; loading it gives an equal recipe, from any folder."""
-    data = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
+    return written(recipe.model_dump(mode="json", by_alias=True, exclude_none=True))

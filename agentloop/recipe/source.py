@@ -30,6 +30,21 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, Any] = {}
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that would be read as something else, by the rules of YAML 1.1 as well as by those of this module."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    # PyYAML takes these three for line breaks and folds them, except between double quotes.
+    style = '"' if any(character in text for character in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar(f"{_TAG}str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+_Dumper.add_implicit_resolver(f"{_TAG}int", _INT, list("-+0123456789"))
+_Dumper.add_implicit_resolver(f"{_TAG}float", _FLOAT, list("-+.0123456789"))
+
+
 @dataclass(slots=True)
 class Source:
     """The data of a recipe and where each value stands.
@@ -89,6 +104,11 @@ def parse_value(text: str, argument: str) -> Any:
     """A value that a command-line argument gives, read as YAML."""
     node = _compose(text, argument)
     return None if node is None else _value(node, (), Source(argument, None), frozenset())
+
+
+def written(data: Any) -> str:
+    """Data as YAML, which `parse` reads back as it was."""
+    return str(yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120))
 
 
 def _compose(text: str, name: str) -> yaml.Node | None:

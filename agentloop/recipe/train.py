@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, Strict, model_serializer, model_validator
 
 from agentloop.recipe.part import Amount, Count, Flag, NonNegative, Positive, Share, trouble
 from agentloop.recipe.reference import References
 from agentloop.recipe.schedule import Scheduled
 from agentloop.recipe.settings import ArtifactType, Start
 from agentloop.recipe.stage import Work
+
+Rank = Annotated[int, Strict(), Field(ge=1, le=512)]
+Dropout = Annotated[float, Strict(), Field(ge=0, lt=1)]
 
 
 class Train(Work):
@@ -41,11 +44,11 @@ class Train(Work):
     """Of AdamW."""
     max_grad_norm: Positive = 1.0
     """Gradients are clipped to this norm."""
-    rank: int = Field(16, strict=True, ge=1, le=512)
+    rank: Rank = 16
     """Rank of the adapter. The engine must serve it: see `max_lora_rank` of the engine."""
     alpha: Positive = 32.0
     """LoRA's scale is alpha / rank."""
-    dropout: float = Field(0.0, strict=True, ge=0, lt=1)
+    dropout: Dropout = 0.0
     """Of the adapter's input."""
     max_length: Count | None = None
     """Rows with more ids are left out, and counted; null is no limit."""
