@@ -64,6 +64,7 @@ class VLLMEngine:
         self._reviving: asyncio.Lock | None = None
         self._incarnation = server.starts if server is not None else 0
         self._loads = 0
+        self._suspect = False
         self._info: EngineInfo | None = None
         self._base_name = BASE
 
@@ -247,6 +248,7 @@ class VLLMEngine:
         except TimeoutError as error:
             raise EngineFailure("timeout", f"waited {self._timeout:g} s for vLLM at {self.url} to give {what}, in vain") from error
         except (aiohttp.ClientError, ConnectionError) as error:
+            self._suspect = True
             raise _PassingFault(f"{type(error).__name__}: {error}") from error
         if response.status >= 500 and not _is_adapter_refusal(path):
             raise _PassingFault(f"HTTP {response.status}: {_message(text)}")
@@ -271,6 +273,9 @@ class VLLMEngine:
             return
         self._client()
         assert self._reviving is not None
+        if self._suspect:
+            await self._server.settle()
+            self._suspect = False
         if self._server.alive and self._incarnation == self._server.starts and not afresh:
             return
         async with self._reviving:

@@ -120,6 +120,12 @@ class VLLMServer:
         await asyncio.to_thread(self._end_group)
         await self.start()
 
+    async def settle(self, seconds: float = 10.0) -> None:
+        """After a connection broke: wait until it is clear whether the process has died or answers. Says nothing; `alive` does."""
+        deadline = time.monotonic() + seconds
+        while self.alive and time.monotonic() < deadline and not await asyncio.to_thread(_healthy, self.url):
+            await asyncio.sleep(0.05)
+
     async def recycle(self) -> None:
         """Start afresh on purpose, to empty the adapter slots; not counted as a crash."""
         await asyncio.to_thread(self._end_group)

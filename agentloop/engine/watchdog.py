@@ -42,12 +42,12 @@ def _others_in_group() -> list[int]:
     return others
 
 
-def _end_others() -> None:
-    """SIGTERM to all others of the group, SIGKILL after the grace."""
+def _end_others(grace: float) -> None:
+    """SIGTERM to all others of the group, SIGKILL after `grace` seconds."""
     if not os.path.isdir("/proc/self"):
         os.killpg(0, signal.SIGKILL)
     sent = signal.SIGTERM
-    deadline = time.monotonic() + GRACE_SECONDS
+    deadline = time.monotonic() + grace
     told: set[int] = set()
     while others := _others_in_group():
         if time.monotonic() > deadline and sent != signal.SIGKILL:
@@ -62,7 +62,7 @@ def _end_others() -> None:
 def _watch_parent() -> None:
     while os.read(0, 4096):
         pass
-    _end_others()
+    _end_others(GRACE_SECONDS)
     os._exit(1)
 
 
@@ -73,7 +73,8 @@ def main(command: list[str]) -> int:
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_watchdog)
     threading.Thread(target=_watch_parent, daemon=True).start()
     status = child.wait()
-    _end_others()
+    # Whoever is left of a command that has ended has nobody to work for: no grace, so that it can be started again at once.
+    _end_others(0.0)
     return status if status >= 0 else 128 - status
 
 

@@ -101,8 +101,8 @@ def fake_vllm(folder: Path, body: str) -> EngineSettings:
 LOGGED_DEATHS = [
     ("OSError: [Errno 98] error while attempting to bind on address: address already in use", "port", "engine.port"),
     (
-        "ValueError: To serve at least one request with the models's max seq len (8192), (9.0 GiB KV cache is needed, which is larger than the"
-        " available KV cache memory (1.0 GiB)",
+        "ValueError: To serve at least one request with the models's max seq len (8192), (9.0 GiB KV cache is needed, which is larger than"
+        " the available KV cache memory (1.0 GiB)",
         "memory",
         "engine.max_model_len",
     ),
