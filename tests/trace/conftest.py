@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,14 @@ def tokenizer(name: str) -> Any:
     return PreTrainedTokenizerFast(
         tokenizer_object=core, bos_token=bos, eos_token=EOS[name], pad_token=SPECIAL[name][0], chat_template=template(name)
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """Hundreds of small files are written here; a power cut is not among what is tested, and a busy disk would make it minutes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -151,16 +151,17 @@ def test_a_full_context_without_a_way_out_stops_the_other_policies_too(renderer:
 
 def test_forks_go_their_own_ways(renderer: Renderer, spell: Spell) -> None:
     conversation = Conversation(renderer, SYSTEM)
-    prompt = conversation.observe("observation 0")
     turns: list[Turn] = []
+    answered(renderer, conversation, conversation.observe("observation 0"), spell("stem"), turns)
+    prompt = conversation.observe("observation 1")
     other = conversation.fork()
-    answered(renderer, conversation, prompt, spell("left"), turns)
-    answered(renderer, other, prompt, spell("right"), [])
-    conversation.observe("observation 1")
-    other.observe("observation 2")
+    answered(renderer, conversation, prompt, spell("left"), list(turns))
+    answered(renderer, other, prompt, spell("right"), list(turns))
+    conversation.observe("observation 2")
+    other.observe("observation 3")
     left, right = renderer.decode(conversation.context_ids), renderer.decode(other.context_ids)
-    assert "left" in left and "observation 1" in left and "right" not in left
-    assert "right" in right and "observation 2" in right and "left" not in right
+    assert "stem" in left and "left" in left and "observation 2" in left and "right" not in left
+    assert "stem" in right and "right" in right and "observation 3" in right and "left" not in right
     assert conversation.fresh_counts == other.fresh_counts == {"start": 1}
 
 
