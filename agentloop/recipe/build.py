@@ -1,8 +1,6 @@
 """`build` makes rows (or tasks) from trees by a dataset builder, or mixes artifacts in given shares."""
 
-from __future__ import annotations
-
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -45,7 +43,7 @@ class Mix(Build):
         return value
 
     @model_validator(mode="after")
-    def _adds_up(self) -> Mix:
+    def _adds_up(self) -> Self:
         add_up(self.mix, "mix")
         return self
 

@@ -1,7 +1,5 @@
 """Stages that hold stages (`repeat`, `tune`), and `python`, the way out of the language."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -27,7 +25,7 @@ class Repeat(Stage):
     """Rounds; with `until` the most rounds, by default 100."""
     until: When | None = None
     """Checked after each round; the repetition ends when it holds."""
-    stages: Annotated[tuple[AnyStage, ...], NotEmpty]
+    stages: Annotated[tuple["AnyStage", ...], NotEmpty]
     """The stages of a round."""
 
     @model_validator(mode="before")
@@ -68,7 +66,7 @@ class Tune(Stage):
     """By what the best combination is found."""
     trials: Count | None = None
     """Most combinations, drawn at random; null is all."""
-    stages: Annotated[tuple[AnyStage, ...], NotEmpty]
+    stages: Annotated[tuple["AnyStage", ...], NotEmpty]
     """The stages of a trial."""
 
 

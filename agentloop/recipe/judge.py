@@ -1,7 +1,5 @@
 """`judge` adds verdicts to trees: who judges, what is asked, and how often."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """`evaluate` makes a measurement, `gate` decides by one what the next iteration starts from."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator

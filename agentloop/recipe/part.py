@@ -6,8 +6,6 @@ guessed. A validator that finds something wrong raises `trouble(...)`; `agentloo
 one message with a line.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Annotated
 

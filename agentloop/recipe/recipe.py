@@ -4,8 +4,6 @@ This is the syntax only. What one part may say of another (artifacts that nothin
 `agentloop.recipe.check`, what this version can run is `agentloop.recipe.available`; `agentloop.recipe.load` asks all three.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Annotated
 

@@ -3,8 +3,6 @@
 `Play` holds what `evaluate` needs too: whose tasks, how many, how they are decoded and what limits an episode.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator

@@ -1,7 +1,5 @@
 """The parts of a recipe that are no stages: environments, roles, engine, prompt, lineage, stores and placement."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Any, Literal
 

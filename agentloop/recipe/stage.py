@@ -1,7 +1,5 @@
 """What stages have in common: `id` and `when`, and for most of them `role` and `from`."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator

@@ -1,7 +1,5 @@
 """`train` makes an adapter from rows, by TRL. The defaults are for LoRA on all linear layers."""
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, Strict, model_serializer, model_validator
