@@ -178,10 +178,12 @@ class EnvironmentPool:
         """Make an instance, in a thread of its own unless it is asynchronous."""
         name = self.spec.id
         thread = None if self._async else InstanceThread(f"environment {name} {self.created}")
+        made: list[Environment] = []
         try:
-            environment = await self._make(thread)
+            environment = await self._make(thread, made)
         except BaseException:
-            if thread is not None:
+            if thread is not None:  # an instance that is still being made is closed when it is
+                thread.run(lambda: [late.close() for late in made])
                 thread.stop()
             raise
         self.created += 1
@@ -202,11 +204,12 @@ class EnvironmentPool:
             self._reaper = asyncio.create_task(self._reap())
         return player
 
-    async def _make(self, thread: InstanceThread | None) -> Environment:
+    async def _make(self, thread: InstanceThread | None, made: list[Environment]) -> Environment:
+        """An instance, which is in `made` as soon as it exists."""
         try:
             if thread is None:
                 return self.spec.make(**self.options)
-            future = asyncio.wrap_future(thread.run(lambda: self.spec.make(**self.options)))
+            future = asyncio.wrap_future(thread.run(lambda: made.append(self.spec.make(**self.options))))
             try:
                 outcome = await asyncio.wait_for(future, self._create_timeout)
             except TimeoutError:
@@ -214,8 +217,7 @@ class EnvironmentPool:
                 raise self._record(EnvironmentFailure("environment.timeout", message)) from None
             if outcome.error is not None:
                 raise outcome.error
-            made: Environment = outcome.value
-            return made
+            return made[0]
         except (Mistake, EnvironmentFailure):
             raise
         except (Exception, SystemExit) as error:

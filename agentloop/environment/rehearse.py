@@ -161,7 +161,7 @@ def _parting(one: str, other: str) -> str:
 def to_json(spec: EnvironmentSpec, options: dict[str, Any], scripts: Iterable[Script]) -> str:
     """What `main` reads."""
     id = f"{spec.path}:{spec.target}" if spec.source == "file" and spec.target else str(spec.path) if spec.source == "file" else spec.id
-    return json.dumps({"id": id, "options": options, "scripts": [asdict(script) for script in scripts]})
+    return json.dumps({"id": id, "options": options, "scripts": [asdict(script) for script in scripts]}, default=str)
 
 
 def from_json(text: str) -> list[Played]:

@@ -149,6 +149,26 @@ async def test_an_abandoned_instance_is_closed_when_it_comes_back(write) -> None
     assert spec.load().CLOSED.wait(20)
 
 
+async def test_an_instance_that_takes_too_long_to_make_is_closed_when_it_is_made(write) -> None:
+    spec = write(
+        """
+        EVENT = threading.Event()
+        CLOSED = threading.Event()
+        def __init__(self):
+            self.EVENT.wait(60)
+        def close(self):
+            self.CLOSED.set()
+        """
+    )
+    async with EnvironmentPool(spec, create_timeout=0.2) as pool:
+        failure = await failure_of(pool)
+        assert failure.kind == "environment.timeout"
+        assert "waited 0.2 s for environment" in str(failure) and "to be made, in vain" in str(failure)
+    assert not spec.load().CLOSED.is_set()
+    spec.load().EVENT.set()
+    assert spec.load().CLOSED.wait(20)
+
+
 async def test_what_an_environment_raises_is_counted_and_its_first_traceback_kept(write) -> None:
     spec = write("LOG = []\ndef step(self, action):\n    raise KeyError(action)\ndef close(self):\n    self.LOG.append('closed')")
     async with EnvironmentPool(spec) as pool:

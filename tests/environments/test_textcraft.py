@@ -8,6 +8,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from agentloop import Environment, Task
 from agentloop.environment.base import SPLITS
@@ -181,6 +183,31 @@ def test_a_snapshot_is_a_copy(environment: Environment) -> None:
         environment.restore(state)
         assert environment.step("inventory").observation == "Inventory: [oak logs] (1)"
         environment.step("get 5 oak logs")
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 543), st.lists(st.integers(0, 10**6), max_size=12), st.lists(st.integers(0, 10**6), max_size=12))
+def test_going_on_from_a_snapshot_is_going_on_from_a_replay(number: int, before: list[int], after: list[int]) -> None:
+    environment = find("textcraft").make(depth=ALL_DEPTHS)
+    task = all_tasks(environment)[number]
+
+    def draw(choices: list[int]) -> list[str]:
+        actions = []
+        for choice in choices:
+            admissible = environment.actions()
+            actions.append(admissible[choice % len(admissible)])
+            environment.step(actions[-1])
+        return actions
+
+    environment.reset(task)
+    prefix = draw(before)
+    state = environment.snapshot()
+    suffix = draw(after)
+    environment.restore(state)
+    restored = [environment.step(action) for action in suffix]
+    environment.reset(task)
+    replayed = [environment.step(action) for action in [*prefix, *suffix]]
+    assert restored == replayed[len(prefix) :]
 
 
 def test_examples_are_short_solved_and_from_train_only(environment: Environment) -> None:
