@@ -93,7 +93,6 @@ def _configuration(
     from agentloop.errors import Mistake
     from agentloop.evaluation.configuration import Configuration
     from agentloop.model import check_name
-    from agentloop.trace.hash import file_hash
 
     if more["compare_to"] is not None and adapter is None:
         raise Mistake("--compare-to base has nothing to compare with the base", expected="--adapter DIR")
@@ -105,10 +104,9 @@ def _configuration(
     if adapter is not None:
         version = adapter_version(adapter, "actor", "eval")
         check_servable(adapter, max_rank=settings.max_lora_rank)
-    of_file = environment.source == "file" and environment.path is not None
     configuration = Configuration(
-        benchmark=str(environment.path) if of_file else environment.id,
-        benchmark_hash=file_hash(environment.path) if of_file and environment.path is not None else "",
+        benchmark=str(environment.path) if environment.source == "file" else environment.id,
+        benchmark_hash=_code_hash(environment),
         options=environment.check_options(parse_options(options, "--option")),
         adapter=None if version is None else version.content_hash,
         engine=settings.resolved_kind(),
@@ -116,6 +114,18 @@ def _configuration(
         **more,
     )
     return configuration, version
+
+
+def _code_hash(environment: EnvironmentSpec) -> str:
+    """Hash of the benchmark's code: of its file, or of all modules of a shipped one; "" where it comes with an installed package."""
+    from agentloop.trace.hash import file_hash, folder_hash
+
+    if environment.path is None:
+        return ""
+    if environment.source == "file":
+        return file_hash(environment.path)
+    folder = environment.path.parent
+    return folder_hash(folder, names=sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.py")))
 
 
 def _kept_results(job: Job) -> dict[str, Any] | None:

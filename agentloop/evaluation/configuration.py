@@ -21,7 +21,7 @@ class Configuration:
 
     Attributes:
         benchmark: Id of the environment, or the absolute path of its file.
-        benchmark_hash: SHA-256 of the environment's file where it is one; "" where it comes with a package.
+        benchmark_hash: SHA-256 of the environment's code; "" where it comes with an installed package.
         split: The split that is played.
         options: Options of the environment.
         limit: Tasks of the split; None is all of them.

@@ -169,6 +169,19 @@ def test_an_evaluation_that_stopped_goes_on_with_the_episodes_that_are_missing(
     assert found["results"]["base"]["measurements"] == whole["results"]["base"]["measurements"]
 
 
+def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(folder: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = (folder / "script.py").read_text()
+    stop = "    import os, signal\n    len(asked.read_text().splitlines()) == 9 and os.kill(os.getpid(), signal.SIGINT)\n    number ="
+    (folder / "script.py").write_text(script.replace("    number =", stop))
+    assert evaluate(model, "--concurrency", "1") == 130
+    message = capsys.readouterr().err
+    assert "Ctrl-C" in message and "run the same command again" in message and "Traceback" not in message
+    (folder / "script.py").write_text(script)
+    assert evaluate(model) == 0
+    found = results(folder / "out")["results"]["base"]
+    assert 0 < found["resumed"] < 20 and found["measurements"][0]["n"] == 20
+
+
 def test_broken_episodes_are_shown_apart(folder: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate(model, "--option", "broken=3") == 0
     found = results(folder / "out")["results"]["base"]
