@@ -159,7 +159,7 @@ FRAGMENTS = """
 fragments = st.sampled_from([*FRAGMENTS.split(), "\n", "\t", " ", "\\", "\x00", "\ud800"])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.text() | st.lists(fragments, max_size=25).map("".join))
 @example("[" * 100_000)
 @example('{"a":' * 50_000)
