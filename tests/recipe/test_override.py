@@ -57,8 +57,8 @@ def test_a_part_that_the_recipe_leaves_out(changed: Loader) -> None:
 
 
 def test_values_are_yaml(changed: Loader) -> None:
-    recipe = changed("stages.dev.when={metric: success, from: dev@previous, below: 0.5}", "iterations=3", "description='1'")
-    assert recipe.stages[3].when is not None and recipe.stages[3].when.below == 0.5
+    recipe = changed("final.evaluate.when={metric: success, from: dev, below: 0.5}", "iterations=3", "description='1'")
+    assert recipe.final[0].when is not None and recipe.final[0].when.below == 0.5
     assert (recipe.iterations, recipe.description) == (3, "1")
 
 
