@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import importlib.util
 import json
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from agentloop.cli.machine import unsatisfied
 
@@ -158,3 +160,28 @@ sys.exit(run(["--version"]))
     assert home.startswith(str(tmp_path / "site")) and path.startswith(str(tmp_path / "site"))
     assert "textcraft" in names.split()
     assert version.startswith("agentloop, version ")
+
+
+def test_every_package_that_is_imported_is_declared(project: dict[str, Any]) -> None:
+    """By the code, not by what happens to be installed: a dependency of a dependency may be gone tomorrow."""
+    requirements = [*project["dependencies"], *declared_for(project, "cpu"), *declared_for(project, "environments")]
+    declared = {canonicalize_name(Requirement(text).name) for text in requirements} | {"pydantic-core"}  # the other half of pydantic
+    providers = importlib.metadata.packages_distributions()
+    undeclared = {}
+    for folder in ("agentloop", "environments"):
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            for module in imported_modules(file):
+                distributions = {canonicalize_name(name) for name in providers.get(module, [module])}
+                if module not in sys.stdlib_module_names | {"agentloop"} and not distributions & declared:
+                    undeclared[module] = file.relative_to(ROOT).as_posix()
+    assert undeclared == {}
+
+
+def imported_modules(file: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
