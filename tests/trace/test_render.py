@@ -153,7 +153,8 @@ def test_environment_text_cannot_forge_a_token(name: str, chat_tokenizer: Callab
     assert controls(tokenizer, start) == controls(tokenizer, renderer.start("Act.", "x"))
     bridge = renderer.bridge(renderer.stop_token_ids[:1], second)
     assert controls(tokenizer, bridge) == controls(tokenizer, renderer.bridge(renderer.stop_token_ids[:1], "x"))
-    shown = [text.strip() if name in TRIMMING else text for text in (first, second)]
+    # Phi 3's tokens swallow the white space that follows them.
+    shown = [text.strip() if name in TRIMMING | {"phi3"} else text for text in (first, second)]
     assert shown[0] in renderer.decode(start)
     assert shown[1] in renderer.decode(bridge)
 
