@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -19,6 +19,7 @@ def clusters(*pairs: tuple[int, float]) -> list[Cluster]:
     return [Cluster(n, total) for n, total in pairs]
 
 
+@settings(deadline=None)
 @given(successes=st.integers(0, 60), failures=st.integers(0, 60))
 def test_with_one_episode_a_task_it_is_wilsons_interval(successes: int, failures: int) -> None:
     n = successes + failures
@@ -31,6 +32,7 @@ def test_with_one_episode_a_task_it_is_wilsons_interval(successes: int, failures
     assert (found.n, found.tasks) == (n, n)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 9), st.floats(0, 1)), min_size=1, max_size=40))
 def test_a_share_lies_in_its_interval_and_the_interval_in_0_to_1(tasks: list[tuple[int, float]]) -> None:
     found = proportion(clusters(*[(n, round(n * share)) for n, share in tasks]))
@@ -70,6 +72,7 @@ def test_empty_tasks_are_left_out_and_nothing_at_all_is_an_error() -> None:
         proportion(clusters((1, 2)))
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-100, 100), min_size=2, max_size=30).filter(lambda values: np.std(values) > 1e-3))
 def test_with_one_episode_a_task_a_mean_has_students_interval(values: list[float]) -> None:
     found = mean(clusters(*[(1, value) for value in values]))
@@ -153,6 +156,7 @@ def by_task(values: list[Cluster]) -> dict[str, Cluster]:
     return {f"t{index}": value for index, value in enumerate(values)}
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(-50, 50), st.floats(-50, 50)), min_size=2, max_size=30))
 def test_a_paired_difference_of_means_is_students_paired_test(pairs: list[tuple[float, float]]) -> None:
     first, second = np.array(pairs).T
@@ -179,6 +183,7 @@ def test_a_paired_difference_of_shares_follows_agresti_and_min() -> None:
     assert (found.low, found.high) == pytest.approx((centre - half, centre + half))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 4), st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=30))
 def test_the_p_value_and_the_interval_agree(tasks: list[tuple[int, float, float]]) -> None:
     first = by_task([Cluster(n, round(n * a)) for n, a, _ in tasks])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentloop.evaluation.measure import Measurement, compare, measure, tally
@@ -109,6 +109,7 @@ def test_a_reward_of_0_or_1_has_the_interval_of_a_share_and_another_that_of_a_me
     assert graded["reward"].high is not None and graded["reward"].high > 1.0
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans(), st.integers(1, 4)), min_size=1, max_size=12), st.randoms())
 def test_fragments_in_any_order_measure_as_the_whole_tree(episodes, random) -> None:  # type: ignore[no-untyped-def]
     numbered = [(index, *what) for index, what in enumerate(episodes)]

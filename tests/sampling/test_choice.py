@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentloop.environment.base import Task
@@ -15,6 +15,7 @@ def split(size: int) -> list[Task]:
     return [Task(f"task-{number}") for number in range(size)]
 
 
+@settings(deadline=None)
 @given(size=st.integers(1, 60), count=st.integers(1, 70), seed=st.integers(0, 99), iteration=st.integers(0, 9))
 def test_fresh_tasks_are_as_many_as_asked_for_each_once(size: int, count: int, seed: int, iteration: int) -> None:
     found = fresh_tasks(split(size), count, seed=seed, iteration=iteration)
@@ -22,6 +23,7 @@ def test_fresh_tasks_are_as_many_as_asked_for_each_once(size: int, count: int, s
     assert found == fresh_tasks(split(size), count, seed=seed, iteration=iteration)
 
 
+@settings(deadline=None)
 @given(size=st.integers(2, 60), count=st.integers(1, 20), seed=st.integers(0, 99))
 def test_a_task_comes_back_only_when_the_pack_has_run_out(size: int, count: int, seed: int) -> None:
     whole_packs = size // count
@@ -37,6 +39,7 @@ def test_another_seed_deals_another_pack() -> None:
     assert first != [task.id for task in split(10)]
 
 
+@settings(deadline=None)
 @given(size=st.integers(1, 60), count=st.integers(1, 70))
 def test_frozen_tasks_keep_their_order_and_a_smaller_count_is_part_of_a_larger(size: int, count: int) -> None:
     tasks = split(size)
