@@ -53,6 +53,41 @@ def register() -> None:
         logger.info(ACTIVE)
     else:
         logger.info("agentloop_cpu_lora: nothing is replaced: %s", reason)
+    _mend_seeds()
+
+
+def _mend_seeds() -> None:
+    """Keep a seeded request whose prompt is read in pieces from ending the server.
+
+    vLLM takes back the number that was drawn for an unfinished prompt by the generator's offset, which CPU generators do not have ("CPU
+    Generator does not use offset"). Here such a generator, which was used for nothing else yet, starts again from its seed.
+    """
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return
+    try:
+        from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+    except ImportError:
+        return
+    bookkeeping = getattr(GPUModelRunner, "_bookkeeping_sync", None)
+    if not callable(bookkeeping) or getattr(bookkeeping, "agentloop_mended", False):
+        return
+
+    def mended(self: Any, *args: Any, **kwargs: Any) -> Any:
+        batch = self.input_batch
+        generators = batch.generators
+        for index, generator in generators.items():
+            if index < batch.num_reqs and self.discard_request_mask.np[index]:
+                generator.manual_seed(generator.initial_seed())
+        batch.generators = {}
+        try:
+            return bookkeeping(self, *args, **kwargs)
+        finally:
+            batch.generators = generators
+
+    mended.agentloop_mended = True  # type: ignore[attr-defined]
+    GPUModelRunner._bookkeeping_sync = mended
 
 
 def _replace() -> str | None:
