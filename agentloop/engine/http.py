@@ -215,7 +215,7 @@ class VLLMEngine:
         except EngineFailure as failure:
             if "already been loaded" in str(failure):
                 return
-            if failure.kind in ("request", "connection"):
+            if failure.kind in ("request", "connection", "adapter"):
                 raise EngineFailure("adapter", f"adapter {adapter.name!r} in {adapter.path} was refused: {failure}") from failure
             raise
 
