@@ -1,4 +1,4 @@
-"""A calculator and problems in graded difficulty, whose operation has to be understood and whose intermediate results have to be carried on.
+"""A calculator and problems in graded difficulty: the operation has to be understood, and intermediate results carried on.
 
 Kinds, levels, options and what was measured are in docs/environments/calculator.md.
 """
@@ -56,7 +56,9 @@ class Calculator(ToolEnvironment):
 
     def tasks(self, split: Split) -> Sequence[Task]:
         """Levels take turns, so that the first tasks hold as many of each."""
-        by_level = [[_task(self._kind, level, problem) for problem in problems(self._kind, level, split, self._seed)] for level in self._levels]
+        by_level = [
+            [_task(self._kind, level, problem) for problem in problems(self._kind, level, split, self._seed)] for level in self._levels
+        ]
         return [row[index] for index in range(max(map(len, by_level))) for row in by_level if index < len(row)]
 
     def system_prompt(self) -> str:

@@ -1,7 +1,7 @@
 """Problems of the calculator: a number, and operations on it one after another, told in words or written as an expression.
 
-Problems are made from a seed. Which split a problem belongs to follows from a hash of its arithmetic alone (the first number, the operations and
-their operands), so that no calculation of one split comes up in another, whatever the names and words around it.
+Problems are made from a seed. Which split a problem belongs to follows from a hash of its arithmetic alone (the first number, the
+operations and their operands), so that no calculation of one split comes up in another, whatever the names and words around it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SIGNS = {"add": "+", "subtract": "-", "multiply": "*"}
 HIGHEST_LEVEL = 8
 
 SIZES: dict[Split, int] = {"train": 2000, "dev": 400, "test": 400}
-"""Most tasks of each level in a split; level 1 of expressions has fewer different ones of some kinds, never fewer than half."""
+"""Most tasks of each level in a split. There are fewer different problems of level 1, but never fewer than half of this."""
 
 PEOPLE = ("Tom", "Ann", "Ben", "Eva", "Sam", "Mia", "Leo", "Zoe", "Max", "Ivy")
 THINGS = ("apples", "coins", "books", "cards", "shells", "stamps", "pens", "cups", "eggs", "beads")
