@@ -12,8 +12,9 @@ from agentloop.errors import Mistake
 class MixedRows:
     """A `RowSource` that draws without replacement from several others in given shares.
 
-    The mix is as long as the shares allow without repeating a row: the source that is scarcest for its share is used whole. Empty sources are left out and
-    the shares of the others scaled up (a replay store is empty in the first iteration); `counts` says what was taken of each.
+    The mix is as long as the shares allow without repeating a row: the source that is scarcest for its share is used whole. Empty
+    sources are left out and the shares of the others scaled up (a replay store is empty in the first iteration); `counts` says what was
+    taken of each.
 
     Raises:
         Mistake: A share is negative, all are zero, or names of shares and sources differ.

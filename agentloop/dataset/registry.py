@@ -2,7 +2,8 @@
 
     build(trees: Iterable[Tree], settings: Settings, *, stage: str, iteration: int) -> Iterator[Row]
 
-pure and streaming. Its name in a recipe (`build: {dataset: NAME}`) is the file's; the rest of the stage's keys are the fields of `Settings`.
+pure and streaming. Its name in a recipe (`build: {dataset: NAME}`) is the file's; the rest of the stage's keys are the fields of
+`Settings`.
 """
 
 from __future__ import annotations

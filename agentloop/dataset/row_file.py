@@ -1,7 +1,7 @@
 """A user's own file of rows: JSONL or Parquet with `input_ids` and `mask`, everything else optional.
 
-Each line (or Parquet row) is checked before anything trains, and the first that is wrong is named. Rows without `logprobs` count as authored: nobody is known
-to have sampled them.
+Each line (or Parquet row) is checked before anything trains, and the first that is wrong is named. Rows without `logprobs` count as
+authored: nobody is known to have sampled them.
 """
 
 from __future__ import annotations

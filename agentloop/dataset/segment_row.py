@@ -1,7 +1,7 @@
 """From one segment of a tree to one row: ids as the model saw and produced them, and a mask on its own tokens.
 
-Ids and mask are those of `agentloop.trace.segment`: 1 on every completion id, the first one and the stop token included, and 0 on every id that was fed.
-Nothing is tokenised and nothing is added.
+Ids and mask are those of `agentloop.trace.segment`: 1 on every completion id, the first one and the stop token included, and 0 on every
+id that was fed. Nothing is tokenised and nothing is added.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def segment_row(
 ) -> Row:
     """The row of one segment (turns of one unbroken context, in order, the first started afresh).
 
-    Behaviour log-probabilities are kept only where every turn was a plain draw of the policy; a segment with an authored turn is marked `authored`.
+    Behaviour log-probabilities are kept only where every turn was a plain draw of the policy; a segment with an authored turn is marked
+    `authored`.
     `adapter` and `temperature` are those of the segment's first turn.
 
     Raises:
@@ -56,7 +57,9 @@ def segment_row(
 
 
 def row_id(ids: Sequence[int], mask: Sequence[int], weight: float, provenance: Provenance) -> str:
-    """A stable name of 16 hex digits: a hash of what is trained on and where it came from (log-probabilities, which vary between machines, left out)."""
+    """A stable name of 16 hex digits: a hash of what is trained on and where it came from (log-probabilities, which vary between
+    machines, left out).
+    """
     where = [provenance.tree, list(provenance.turns), list(provenance.verdicts), provenance.stage, provenance.iteration]
     text = json.dumps([list(ids), list(mask), weight, where], separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

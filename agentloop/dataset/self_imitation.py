@@ -1,8 +1,9 @@
-"""Self-imitation: train on one's own best trajectories (rejection sampling, expert iteration; ReST-EM, arXiv:2312.06585; STaR, arXiv:2203.14465).
+"""Self-imitation: train on one's own best trajectories (STaR, arXiv:2203.14465; ReST-EM, arXiv:2312.06585).
 
-Of each tree, the trajectories whose return is at least `min_reward` and whose episode the environment ended: an episode that was cut short or that broke
-is no example of how to finish. Of trajectories that did the same (the same completion ids, turn by turn) the first is kept; of the rest the `best` by
-return, then by fewer turns, then in the order of the tree. Each segment of a kept trajectory is a row.
+Of each tree, the trajectories whose return is at least `min_reward` and whose episode the environment ended: an episode that was cut
+short or that broke is no example of how to finish. Of trajectories that did the same (the same completion ids, turn by turn) the first
+is kept; of the rest the `best` by return, then by fewer turns, then in the order of the tree. Each segment of a kept trajectory is a
+row.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class Settings:
         per_task: Most rows a task over all trees; None means no cap.
         deduplicate: Whether trajectories of a task that did the same count once.
         role: Only turns that this role played; None means every role, each with its own rows.
-        train_after_overflow: Whether segments that began with a dropped window or a summary train too (their ids are what the model saw there).
+        train_after_overflow: Whether segments that began with a dropped window or a summary train too (their ids are what the model
+            saw there).
     """
 
     min_reward: float = 1.0
@@ -42,7 +44,7 @@ class Settings:
     train_after_overflow: bool = True
 
 
-def build(trees: Iterable[Tree], settings: Settings = Settings(), *, stage: str = "", iteration: int = 0) -> Iterator[Row]:  # noqa: B008 (frozen)
+def build(trees: Iterable[Tree], settings: Settings = Settings(), *, stage: str = "", iteration: int = 0) -> Iterator[Row]:
     """Rows of the best trajectories, tree by tree, in the order of the trees; equal trees give equal rows.
 
     Trees must be whole (all fragments merged). What is remembered between trees grows with tasks and kept trajectories, not with turns.

@@ -1,8 +1,8 @@
 """Rows as a Parquet artifact: written as a stream, appearing by an atomic rename or not at all, read back lazily.
 
-A path is one `.parquet` file, or a folder whose `.parquet` files are read in the order of their names. Memory holds one row group, whatever the run's size. The
-content hash is that of the *set* of rows: how they are cut into files and row groups, and their order, do not enter it (trainers order rows by
-id, so the order means nothing).
+A path is one `.parquet` file, or a folder whose `.parquet` files are read in the order of their names. Memory holds one row group,
+whatever the run's size. The content hash is that of the *set* of rows: how they are cut into files and row groups, and their order, do
+not enter it (trainers order rows by id, so the order means nothing).
 """
 
 from __future__ import annotations
@@ -101,7 +101,11 @@ def _checked(file: Path) -> pq.FileMetaData:
         raise Mistake(f"not a Parquet file: {str(cause).splitlines()[0]}", file=str(file)) from cause
     version = (schema.metadata or {}).get(VERSION_KEY)
     if version is None:
-        raise Mistake("not a file that agentloop wrote", file=str(file), expected="rows made by a build stage; for one's own rows see agentloop.dataset.row_file")
+        raise Mistake(
+            "not a file that agentloop wrote",
+            file=str(file),
+            expected="rows made by a build stage; for one's own rows see agentloop.dataset.row_file",
+        )
     if version != str(VERSION).encode():
         raise Mistake("rows of another schema version", file=str(file), found=version.decode(), expected=str(VERSION))
     for column in SCHEMA:

@@ -14,7 +14,9 @@ BATCHES_A_POOL = 16
 
 
 def length_grouped_batches(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
-    """All row indices, each once, in batches of `batch_size` (one may be shorter) whose rows are of like length, longest first within a batch."""
+    """All row indices, each once, in batches of `batch_size` (one may be shorter) whose rows are of like length, longest first within a
+    batch.
+    """
     generator = random.Random(f"{seed}/{epoch}")
     order = list(range(len(lengths)))
     generator.shuffle(order)
@@ -28,11 +30,12 @@ def length_grouped_batches(lengths: Sequence[int], batch_size: int, *, seed: int
 
 
 class BatchOrder:
-    """A sampler (an iterable of row indices with a length) that yields the batches of an epoch one after another, each filled to `batch_size`.
+    """A sampler (an iterable of row indices with a length) that yields the batches of an epoch one after another, each filled to
+    `batch_size`.
 
-    A short batch is filled with `filler`, the index of a row without trained ids, so that every process gets as many rows as every other and none
-    trains on a row twice. With several processes, consecutive runs of `batch_size / processes` indices belong to one step; indices of a batch
-    are dealt out round robin so that each process gets a like amount of work.
+    A short batch is filled with `filler`, the index of a row without trained ids, so that every process gets as many rows as every
+    other and none trains on a row twice. With several processes, consecutive runs of `batch_size / processes` indices belong to one
+    step; indices of a batch are dealt out round robin so that each process gets a like amount of work.
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, *, pieces: int, filler: int, seed: int) -> None:

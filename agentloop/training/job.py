@@ -20,10 +20,12 @@ class TrainingJob:
 
     Attributes:
         model: Folder of the base model.
-        rows: Artifacts of rows (files or folders); all rows of all of them are used, in the order of their ids, so that layout means nothing.
+        rows: Artifacts of rows (files or folders); all rows of all of them are used, in the order of their ids, so that layout
+            means nothing.
         output: Folder in which the adapter appears, by a rename, once it is complete. Must not exist.
         method: Name in `agentloop.training.registry`.
-        model_name: What `adapter_config.json` calls the base model; the folder's name where empty. Never a path, so that equal adapters are equal bytes.
+        model_name: What `adapter_config.json` calls the base model; the folder's name where empty. Never a path, so that equal
+            adapters are equal bytes.
         start: Folder of the adapter to go on from; None starts a fresh one.
         role: Only rows of this role; None takes all.
         rank, alpha, dropout, target_modules: LoRA (arXiv:2106.09685) on all linear layers but the output head, or on layers named so.
@@ -33,9 +35,11 @@ class TrainingJob:
         batch_size: Rows an optimiser step, over all processes.
         gradient_accumulation: Pieces that each process cuts its share of a batch into, to save memory; does not change the result.
         max_length: Longest row, in ids; None is no limit.
-        too_long: What to do with rows above `max_length`: "refuse" stops with a count, "skip" leaves them out and reports the count. No row is ever cut.
+        too_long: What to do with rows above `max_length`: "refuse" stops with a count, "skip" leaves them out and reports the
+            count. No row is ever cut.
         max_rows: Most rows, drawn by the seed; None takes all.
-        packing: Lay the rows of a batch end to end in one sequence instead of padding them; same result, and pays only with variable-length attention kernels.
+        packing: Lay the rows of a batch end to end in one sequence instead of padding them; same result, and pays only with
+            variable-length attention kernels.
         warmup: Share of the steps in which the rate rises from 0.
         scheduler: How it then falls.
         weight_decay, max_grad_norm: AdamW's decay, and the norm to which gradients are clipped.

@@ -1,6 +1,7 @@
 """`train(job)`: run a training in processes of its own and give back what it did.
 
-The processes are a group that is killed when the training takes too long, is cancelled, or when this process dies, however it dies. What they print is kept in
+The processes are a group that is killed when the training takes too long, is cancelled, or when this process dies, however it dies.
+What they print is kept in
 `log.txt`; its tail and the cause of the exit are in the error. Importing this module imports no torch.
 """
 
@@ -131,7 +132,9 @@ def _report(path: Path, read: int, on_progress: Watcher) -> int:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill whatever is left of the group; workers under torchrun are in sessions of their own and follow when their standard input closes."""
+    """Kill whatever is left of the group; workers under torchrun are in sessions of their own and follow when their standard input
+    closes.
+    """
     if process.stdin is not None:
         process.stdin.close()
     try:

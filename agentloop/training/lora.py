@@ -21,7 +21,8 @@ WEIGHTS = "adapter_model.safetensors"
 
 
 def attach_adapter(model: PreTrainedModel, job: TrainingJob) -> PeftModel:
-    """The model with a trainable adapter in float32: `job.start`'s weights, or fresh ones (A random by `job.seed`, B zero: at first the base model's function).
+    """The model with a trainable adapter in float32: `job.start`'s weights, or fresh ones (A random by `job.seed`, B zero: at first the
+    base model's function).
 
     Raises:
         Mistake: `job.start` is no adapter, or another kind or shape of adapter than the job asks for.
@@ -33,7 +34,7 @@ def attach_adapter(model: PreTrainedModel, job: TrainingJob) -> PeftModel:
             r=job.rank, lora_alpha=_whole(job.alpha), lora_dropout=job.dropout, target_modules=targets, bias="none", task_type="CAUSAL_LM"
         )
         try:
-            return get_peft_model(model, config)  # type: ignore[return-value]
+            return get_peft_model(model, config)
         except ValueError as cause:
             raise Mistake(f"no layer of the model fits target_modules: {str(cause).splitlines()[0]}", found=job.target_modules) from cause
     config = _start_config(Path(job.start), job)
@@ -57,14 +58,14 @@ def _start_config(folder: Path, job: TrainingJob) -> LoraConfig:
             raise Mistake(f"the adapter to start from has another {name}", file=str(folder), found=found, expected=f"the job's {asked}")
     config.lora_dropout = job.dropout
     config.inference_mode = False
-    return config  # type: ignore[return-value]
+    return config
 
 
 def save_adapter(model: PeftModel, output: Path, model_name: str) -> None:
     """Write configuration and weights to the folder `output`, which appears by a rename once both are on disk.
 
-    The configuration has sorted keys and lists and no paths (peft writes sets in the order of the process' string hashes, and the base model's folder), so that
-    the same training gives the same bytes on two machines.
+    The configuration has sorted keys and lists and no paths (peft writes sets in the order of the process' string hashes, and the base
+    model's folder), so that the same training gives the same bytes on two machines.
     """
     partial = output.with_name(f".{output.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
@@ -85,4 +86,6 @@ def save_adapter(model: PeftModel, output: Path, model_name: str) -> None:
 
 
 def _canonical(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: sorted(value) if isinstance(value, list) and all(isinstance(v, str) for v in value) else value for key, value in config.items()}
+    return {
+        key: sorted(value) if isinstance(value, list) and all(isinstance(v, str) for v in value) else value for key, value in config.items()
+    }

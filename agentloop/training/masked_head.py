@@ -1,7 +1,8 @@
 """Log-probabilities at trained positions only: on a CPU, TRL's fused output head scores every position, and most of a row is context.
 
-`use_masked_head` gives the base model the same entry that TRL's `add_fused_lm_head` gives it (`model(..., labels=..., fused_lm_head=True)`) and the same
-answer, so TRL's loss stays as it is; the vocabulary is multiplied out where a label is, and nowhere else.
+`use_masked_head` gives the base model the same entry that TRL's `add_fused_lm_head` gives it (`model(..., labels=...,
+fused_lm_head=True)`) and the same answer, so TRL's loss stays as it is; the vocabulary is multiplied out where a label is, and nowhere
+else.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def use_masked_head(model: PreTrainedModel) -> None:
         hidden_BTD = self.base_model(*args, **kwargs).last_hidden_state[:, :-1]
         return _scored(hidden_BTD, labels[:, 1:], self.get_output_embeddings())
 
-    model.forward = types.MethodType(forward, model)  # type: ignore[method-assign]
+    model.forward = types.MethodType(forward, model)
 
 
 def _scored(hidden_BTD: torch.Tensor, labels_BT: torch.Tensor, head: torch.nn.Module) -> FusedCausalLMOutput:

@@ -1,6 +1,7 @@
 """Progress of a training: one JSON line a step in a file that can be read while it grows.
 
-A line holds step, steps, epoch, loss (nats a trained token), learning_rate, gradient_norm, tokens (computed so far), seconds and tokens_per_second.
+A line holds step, steps, epoch, loss (nats a trained token), learning_rate, gradient_norm, tokens (computed so far), seconds and
+tokens_per_second.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 
-class Progress(TrainerCallback):  # type: ignore[misc]
+class Progress(TrainerCallback):
     """Writes the file from the main process, and keeps the losses and the count of computed positions."""
 
     def __init__(self, path: Path) -> None:

@@ -60,7 +60,9 @@ def load_rows(job: TrainingJob) -> RowData:
         )
     if not any(any(row.mask) for row in fitting):
         which = f" of role {job.role!r}" if job.role else ""
-        raise RunFailed(f"no rows{which} to train on in {', '.join(job.rows)} ({skipped} skipped as too long); sample more tasks or lower min_reward")
+        raise RunFailed(
+            f"no rows{which} to train on in {', '.join(job.rows)} ({skipped} skipped as too long); sample more tasks or lower min_reward"
+        )
     fitting.sort(key=lambda row: row.id)
     if job.max_rows is not None and len(fitting) > job.max_rows:
         chosen = sorted(random.Random(job.seed).sample(range(len(fitting)), job.max_rows))

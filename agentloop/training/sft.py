@@ -1,7 +1,7 @@
 """Supervised fine-tuning through TRL on ready rows: the loss is the mean over trained tokens of their negative log-likelihood, in nats.
 
-The mean is over all trained tokens of an optimiser step, whatever the number of rows, pieces and processes that they are spread over; a long answer weighs more than
-a short one. TRL prepares nothing: rows come in as ids and labels, and go to the model as they are.
+The mean is over all trained tokens of an optimiser step, whatever the number of rows, pieces and processes that they are spread over; a
+long answer weighs more than a short one. TRL prepares nothing: rows come in as ids and labels, and go to the model as they are.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class RowTrainer(SFTTrainer):
         self._job = job
         super().__init__(**keywords)
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> BatchOrder:  # type: ignore[override]
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> BatchOrder:
         job = self._job
         pieces = job.processes * job.gradient_accumulation
         return BatchOrder(self._lengths, job.batch_size, pieces=pieces, filler=len(self._lengths), seed=job.seed)

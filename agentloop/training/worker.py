@@ -1,7 +1,8 @@
 """The training process: `python -m agentloop.training.worker JOB.json WORK_DIR`, started by `launch.train`, alone or under torchrun.
 
-The environment is set before torch is imported. The answer is `WORK_DIR/result.json`, or `WORK_DIR/error.json` where the cause is one that a user can be told.
-Standard input is a pipe that the parent holds: when it closes, the parent is gone, and this process goes too, with its group.
+The environment is set before torch is imported. The answer is `WORK_DIR/result.json`, or `WORK_DIR/error.json` where the cause is one
+that a user can be told. Standard input is a pipe that the parent holds: when it closes, the parent is gone, and this process goes too,
+with its group.
 """
 
 from __future__ import annotations

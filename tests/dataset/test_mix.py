@@ -14,7 +14,9 @@ from agentloop.errors import Mistake
 
 
 def source(name: str, count: int) -> list[Row]:
-    return [Row(f"{name}{n}", (1, 2), (0, 1), None, "actor", name, 1.0, True, "base", 1.0, Provenance(name, (str(n),))) for n in range(count)]
+    return [
+        Row(f"{name}{n}", (1, 2), (0, 1), None, "actor", name, 1.0, True, "base", 1.0, Provenance(name, (str(n),))) for n in range(count)
+    ]
 
 
 @settings(max_examples=200, deadline=None)
@@ -23,7 +25,9 @@ def source(name: str, count: int) -> list[Row]:
     seed=st.integers(0, 5),
 )
 def test_shares_hold_to_within_a_row_and_no_row_comes_twice(sizes: dict[str, tuple[int, float]], seed: int):
-    mix = MixedRows({name: source(name, n) for name, (n, _) in sizes.items()}, {name: share for name, (_, share) in sizes.items()}, seed=seed)
+    mix = MixedRows(
+        {name: source(name, n) for name, (n, _) in sizes.items()}, {name: share for name, (_, share) in sizes.items()}, seed=seed
+    )
     rows = list(mix)
     assert len(rows) == len(mix) == len({row.id for row in rows})
     counts = Counter(row.task for row in rows)
@@ -54,7 +58,9 @@ def test_a_share_of_nothing_takes_nothing():
     assert MixedRows({"a": source("a", 5), "b": source("b", 5)}, {"a": 1.0, "b": 0.0}).counts == {"a": 5, "b": 0}
 
 
-@pytest.mark.parametrize(("shares", "message"), [({"a": -1.0, "b": 2.0}, "positive"), ({"a": 0.0, "b": 0.0}, "positive"), ({"a": 1.0}, "one share a source")])
+@pytest.mark.parametrize(
+    ("shares", "message"), [({"a": -1.0, "b": 2.0}, "positive"), ({"a": 0.0, "b": 0.0}, "positive"), ({"a": 1.0}, "one share a source")]
+)
 def test_senseless_shares_are_refused(shares: dict[str, float], message: str):
     with pytest.raises(Mistake, match=message):
         MixedRows({"a": source("a", 5), "b": source("b", 5)}, shares)

@@ -22,7 +22,9 @@ def jsonl(path: Path, *records: object) -> Path:
 
 
 def test_ids_and_mask_are_enough(tmp_path: Path):
-    source = open_rows(jsonl(tmp_path / "own.jsonl", GOOD, "", {**GOOD, "task": "t", "reward": 1, "logprobs": [0.0, -1.0, -2.0], "role": "critic"}))
+    source = open_rows(
+        jsonl(tmp_path / "own.jsonl", GOOD, "", {**GOOD, "task": "t", "reward": 1, "logprobs": [0.0, -1.0, -2.0], "role": "critic"})
+    )
     first, second = source
     assert len(source) == 2
     assert (first.input_ids, first.mask, first.authored, first.role, first.weight) == ((5, 6, 7), (0, 1, 1), True, "actor", 1.0)
@@ -72,6 +74,10 @@ def test_the_first_wrong_row_is_named(tmp_path: Path, record: object, message: s
 
 def test_other_files_are_refused(tmp_path: Path):
     (tmp_path / "rows.csv").write_text("a,b")
-    for path, message in ((tmp_path / "rows.csv", "found '.csv'"), (tmp_path / "none.jsonl", "no such file"), (jsonl(tmp_path / "e.jsonl", ""), "no rows")):
+    for path, message in (
+        (tmp_path / "rows.csv", "found '.csv'"),
+        (tmp_path / "none.jsonl", "no such file"),
+        (jsonl(tmp_path / "e.jsonl", ""), "no rows"),
+    ):
         with pytest.raises(Mistake, match=message):
             open_rows(path)

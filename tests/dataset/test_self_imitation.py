@@ -78,7 +78,9 @@ def test_a_cap_limits_rows_of_a_task_over_all_trees():
     assert kept(trees, per_task=2) == ["a:0.0", "a:1.0", "b:0.0"]
 
 
-@pytest.mark.parametrize(("reason", "train", "rows"), [("window", True, 2), ("window", False, 1), ("summary", False, 1), ("template", False, 2)])
+@pytest.mark.parametrize(
+    ("reason", "train", "rows"), [("window", True, 2), ("window", False, 1), ("summary", False, 1), ("template", False, 2)]
+)
 def test_segments_after_an_overflow_train_unless_told_otherwise(reason, train, rows):
     grown = tree("a", episode(0, [[1], [2]], fresh_at={1: reason}))
     assert len(kept([grown], train_after_overflow=train)) == rows
@@ -93,7 +95,9 @@ def test_each_segment_is_a_row_and_shared_ones_are_rows_once():
 
 
 def test_only_turns_of_the_role_make_rows():
-    players = [replace(turn, seat=seat, role=seat) for turn, seat in zip(episode(0, [[1]]) + episode(1, [[2]]), ("white", "black"), strict=True)]
+    players = [
+        replace(turn, seat=seat, role=seat) for turn, seat in zip(episode(0, [[1]]) + episode(1, [[2]]), ("white", "black"), strict=True)
+    ]
     game = [replace(players[0], done=False), replace(players[1], parent="0.0", fresh="seat")]
     rows = list(build([tree("a", game)], Settings(role="black")))
     assert [(row.role, row.input_ids) for row in rows] == [("black", (100, 0, 2, STOP))]
@@ -110,7 +114,11 @@ def test_rows_without_plain_draws_carry_no_log_probabilities():
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(st.lists(st.lists(st.integers(1, 3), max_size=2), min_size=1, max_size=3), st.sampled_from([0.0, 0.5, 1.0])), max_size=6))
+@given(
+    st.lists(
+        st.tuples(st.lists(st.lists(st.integers(1, 3), max_size=2), min_size=1, max_size=3), st.sampled_from([0.0, 0.5, 1.0])), max_size=6
+    )
+)
 def test_rows_are_a_pure_function_of_the_trees(episodes):
     trees = [tree("a", *[episode(k, replies, reward=reward) for k, (replies, reward) in enumerate(episodes)])]
     rows = list(build(trees, Settings(min_reward=0.5)))

@@ -28,7 +28,13 @@ lists = st.integers(0, 6).flatmap(
 @st.composite
 def any_row(draw: st.DrawFn) -> Row:
     ids, mask, logprobs = draw(lists)
-    where = Provenance(draw(names), tuple(draw(st.lists(names, max_size=3))), tuple(draw(st.lists(names, max_size=2))), draw(names), draw(st.integers(0, 9)))
+    where = Provenance(
+        draw(names),
+        tuple(draw(st.lists(names, max_size=3))),
+        tuple(draw(st.lists(names, max_size=2))),
+        draw(names),
+        draw(st.integers(0, 9)),
+    )
     number = st.floats(-1e6, 1e6)
     return Row(
         draw(names),
@@ -74,7 +80,8 @@ def test_the_content_hash_is_of_the_rows_and_not_of_their_layout(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "changed", [{"mask": (0, 1, 0)}, {"weight": 2.0}, {"reward": 0.5}, {"logprobs": (0.0, -1.0, -1.0)}, {"task": "u"}, {"input_ids": (1, 2, 3)}]
+    "changed",
+    [{"mask": (0, 1, 0)}, {"weight": 2.0}, {"reward": 0.5}, {"logprobs": (0.0, -1.0, -1.0)}, {"task": "u"}, {"input_ids": (1, 2, 3)}],
 )
 def test_everything_in_a_row_enters_the_content_hash(changed: dict[str, object]):
     from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A Llama of random weights and a tokenizer of 96 characters, made in a second, for tests of what training does rather than of what it learns."""
+"""A Llama of random weights, made in a second, for tests of what training does rather than of what it learns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches by length: every row once an epoch, little padding, the same from the same seed, and shares of processes that make up the batch."""
+"""Batches by length: every row once an epoch, little padding, and the shares of several processes make up the batch of one."""
 
 from __future__ import annotations
 

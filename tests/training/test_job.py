@@ -33,7 +33,10 @@ def test_a_job_and_its_result_go_through_json_unchanged():
         ({"learning_rate": 0.0}, "learning_rate of a training must be more than 0"),
         ({"dropout": 1.0}, "dropout of a training must be a share below 1"),
         ({"warmup": 2.0}, "warmup of a training must be a share below 1"),
-        ({"batch_size": 8, "processes": 3}, "a batch cannot be cut into 3 processes x 1 pieces; found 'batch_size 8'; expected a multiple of 3"),
+        (
+            {"batch_size": 8, "processes": 3},
+            "a batch cannot be cut into 3 processes x 1 pieces; found 'batch_size 8'; expected a multiple of 3",
+        ),
         ({"batch_size": 8, "processes": 2, "gradient_accumulation": 8}, "expected a multiple of 16"),
     ],
 )

@@ -32,7 +32,11 @@ def child(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
     def use(script: str) -> None:
         def command(_job: TrainingJob, work: Path) -> list[str]:
-            return [sys.executable, "-c", f"import json, os, pathlib, signal, sys, time\nwork = pathlib.Path({str(work)!r})\n{textwrap.dedent(script)}"]
+            return [
+                sys.executable,
+                "-c",
+                f"import json, os, pathlib, signal, sys, time\nwork = pathlib.Path({str(work)!r})\n{textwrap.dedent(script)}",
+            ]
 
         monkeypatch.setattr(launch, "command", command)
 
@@ -78,7 +82,9 @@ def test_the_result_and_each_record_of_progress_come_back(tmp_path: Path, child:
         ("print('nothing to say')", "ended without a result"),
     ],
 )
-def test_a_failure_says_how_the_process_ended_and_shows_the_end_of_its_log(tmp_path: Path, child: Callable[[str], None], script: str, message: str):
+def test_a_failure_says_how_the_process_ended_and_shows_the_end_of_its_log(
+    tmp_path: Path, child: Callable[[str], None], script: str, message: str
+):
     child(f"print('a line of the log', flush=True)\n{script}")
     with pytest.raises(RunFailed) as failed:
         launch.train(job(tmp_path))
@@ -86,7 +92,9 @@ def test_a_failure_says_how_the_process_ended_and_shows_the_end_of_its_log(tmp_p
 
 
 @pytest.mark.parametrize(("kind", "error"), [("mistake", Mistake), ("failed", RunFailed)])
-def test_errors_that_a_user_can_be_told_come_back_as_they_were_raised(tmp_path: Path, child: Callable[[str], None], kind: str, error: type[Exception]):
+def test_errors_that_a_user_can_be_told_come_back_as_they_were_raised(
+    tmp_path: Path, child: Callable[[str], None], kind: str, error: type[Exception]
+):
     child(f"(work / 'error.json').write_text(json.dumps({{'kind': {kind!r}, 'message': 'max_length is too small'}})); sys.exit(2)")
     with pytest.raises(error) as raised:
         launch.train(job(tmp_path))

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -45,10 +46,12 @@ def what_reaches_the_model(job: TrainingJob, tmp_path: Path) -> list[tuple[tuple
     def spy(_module: object, _args: object, keywords: dict[str, torch.Tensor]) -> None:
         ids, labels = keywords["input_ids"], keywords["labels"]
         if keywords.get("attention_mask") is not None:
-            pieces = [(i[m.bool()], l[m.bool()]) for i, l, m in zip(ids, labels, keywords["attention_mask"], strict=True)]
+            pieces = [
+                (row[real.bool()], label[real.bool()]) for row, label, real in zip(ids, labels, keywords["attention_mask"], strict=True)
+            ]
         else:
             starts = (keywords["position_ids"][0] == 0).nonzero().flatten().tolist() + [ids.shape[1]]
-            pieces = [(ids[0, a:b], labels[0, a:b]) for a, b in zip(starts, starts[1:], strict=False)]
+            pieces = [(ids[0, a:b], labels[0, a:b]) for a, b in pairwise(starts)]
         for piece_ids, piece_labels in pieces:
             trained = piece_labels != -100
             assert torch.equal(piece_labels[trained], piece_ids[trained]), "what is trained on is the id itself"
@@ -156,7 +159,9 @@ def test_the_adapter_is_plain_lora_that_names_its_model_and_no_path(make_job: Ma
     assert isinstance(config["lora_alpha"], int), "engines take whole numbers as such"
     layers = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
     targets = config["target_modules"]
-    assert targets == sorted(targets) and sorted({name.split(".")[-1] for name in targets}) == layers, "all linear layers but the output head"
+    assert targets == sorted(targets) and sorted({name.split(".")[-1] for name in targets}) == layers, (
+        "all linear layers but the output head"
+    )
     assert all(value.dtype == torch.float32 for value in weights(job.output).values())
     assert not [name for name in os.listdir(tmp_path) if name.endswith(".partial")]
 
@@ -169,7 +174,9 @@ def test_a_training_goes_on_from_an_adapter(make_job: MakeJob, random_model: Pat
     assert second.loss_first < first.loss_last < first.loss_first - 0.1
     frozen = run(make_job(rows, batch_size=8, learning_rate=1e-30, start=first.adapter_path, output=str(tmp_path / "third")), tmp_path)
     before, after = weights(first.adapter_path), weights(frozen.adapter_path)
-    assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before), "it begins with these very weights"
+    assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before), (
+        "it begins with these very weights"
+    )
 
 
 @pytest.mark.parametrize(
@@ -199,7 +206,11 @@ def test_an_adapter_of_another_shape_is_not_gone_on_from(make_job: MakeJob, tmp_
 
 
 def test_no_rows_are_a_failed_run(make_job: MakeJob, tmp_path: Path):
-    for rows, changes in (([], {}), (random_rows(2), {"role": "critic"}), (random_rows(2, longest=40), {"max_length": 3, "too_long": "skip"})):
+    for rows, changes in (
+        ([], {}),
+        (random_rows(2), {"role": "critic"}),
+        (random_rows(2, longest=40), {"max_length": 3, "too_long": "skip"}),
+    ):
         with pytest.raises(RunFailed, match="no rows"):
             run(make_job(rows, **changes), tmp_path)
 
@@ -269,6 +280,9 @@ def test_the_launched_process_gives_the_bytes_of_this_one(make_job: MakeJob, tmp
     from agentloop.training.launch import train
 
     rows = random_rows(6)
-    here, there = make_job(rows, output=str(tmp_path / "here")), make_job(rows, output=str(tmp_path / "there"), threads=torch.get_num_threads())
+    here, there = (
+        make_job(rows, output=str(tmp_path / "here")),
+        make_job(rows, output=str(tmp_path / "there"), threads=torch.get_num_threads()),
+    )
     assert train(there).loss_last == run(here, tmp_path).loss_last
     assert adapter_bytes(here.output) == adapter_bytes(there.output)
