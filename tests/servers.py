@@ -24,7 +24,16 @@ from tests.tiny_model import make_adapter, make_model
 
 MAX_LEN = 512
 ADAPTERS = 6
-SETTINGS = EngineSettings(kind="vllm", dtype="float32", max_model_len=MAX_LEN, max_lora_rank=16, concurrency=32, memory_gib=0.25)
+SETTINGS = EngineSettings(
+    kind="vllm",
+    dtype="float32",
+    max_model_len=MAX_LEN,
+    max_lora_rank=16,
+    concurrency=32,
+    memory_gib=0.25,
+    # Prompts longer than this are read in pieces, between the steps of others, as long ones are in a real run.
+    arguments=("--max-num-batched-tokens", "160"),
+)
 ROLES = 2
 """Roles that the shared server was started for: four versions at once, five slots."""
 
