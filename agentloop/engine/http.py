@@ -190,8 +190,19 @@ class VLLMEngine:
         self._pool.remove(name)
 
     async def adapters(self) -> tuple[str, ...]:
-        """Names that the server itself lists as loaded, sorted."""
-        return tuple(sorted(card["id"] for card in await self._models() if card.get("parent")))
+        """Names that this engine loaded and that the server itself lists, sorted; other users' adapters on a shared server are not among them."""
+        return tuple(sorted(card["id"] for card in await self._models() if card.get("parent") and card["id"] in self._pool))
+
+    async def unload_leftovers(self, folder: Path) -> tuple[str, ...]:
+        """Unload what an earlier process of the same run, killed since, left on a server that outlives it: adapters whose files lie in `folder`.
+
+        Without this every kill would cost a slot of a shared server for ever.
+        """
+        cards = [card for card in await self._models() if card.get("parent") and card["id"] not in self._pool]
+        names = tuple(card["id"] for card in cards if Path(str(card.get("root", ""))).is_relative_to(folder.resolve()))
+        for name in names:
+            await self._call("POST", "/v1/unload_lora_adapter", {"lora_name": name}, what=f"adapter {name!r} to be unloaded")
+        return names
 
     async def close(self) -> None:
         """Close the connections, and the server if it is ours; idempotent."""

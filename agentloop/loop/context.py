@@ -104,7 +104,7 @@ class Context:
             settings,
             self.model.path,
             adapters=len(roles),
-            work_dir=self.directory.logs,
+            run=self.directory.path,
             probe=self.renderer.start("You are checked.", "Say something about yourself."),
         )
 

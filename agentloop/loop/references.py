@@ -46,6 +46,13 @@ def hashes(references: tuple[Reference, ...], run: StageRun, directory: RunDirec
     return found
 
 
+def nothing_made(references: tuple[Reference, ...], run: StageRun, directory: RunDirectory) -> bool:
+    """Whether all that a stage reads is missing: made in an iteration that there was not, or by a stage that was left out."""
+    if not references or any(reference.file for reference in references):
+        return False
+    return not any(entry.outputs for reference in references for entry in entries(reference, run, directory))
+
+
 def _labels(reference: Reference, run: StageRun) -> list[str]:
     """Labels of the iterations that a reference means, seen from a stage."""
     before = [f"{iteration:03d}" for iteration in range(run.iteration)]

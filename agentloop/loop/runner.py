@@ -179,6 +179,9 @@ async def _outcome(run: StageRun, context: Context) -> Outcome:
         value = _condition_value(run, run.stage, run.stage.when, context)
         if not run.stage.when.holds(value):
             return Outcome(about={"note": f"left out: {run.stage.when.metric} is {value:.3f}", "left_out": True})
+    if references.nothing_made(run.stage.inputs, run, context.directory):
+        names = ", ".join(str(reference) for reference in run.stage.inputs)
+        return Outcome(about={"note": f"left out: there is no {names}", "left_out": True})
     return await STAGES[run.stage.kind](run, context)
 
 

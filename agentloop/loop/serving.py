@@ -17,6 +17,7 @@ from typing import Any
 from agentloop.engine import open_engine
 from agentloop.engine.base import BASE, AdapterVersion, Engine, EngineInfo
 from agentloop.engine.check import check_adapter
+from agentloop.engine.http import VLLMEngine
 from agentloop.engine.settings import EngineSettings
 
 
@@ -27,18 +28,18 @@ class Serving:
         settings: What the recipe says of the engine.
         model_path: Folder of the base model.
         adapters: Roles that have an adapter.
-        work_dir: Where the engine's log goes.
+        run: Directory of the run; the engine's log goes to its `logs`.
         probe: Prompt ids that the adapter check generates from.
 
     Attributes:
         waits: Seconds spent starting engines and checking adapters since `take_waits`, by what was waited for.
     """
 
-    def __init__(self, settings: EngineSettings, model_path: Path, *, adapters: int, work_dir: Path, probe: tuple[int, ...]) -> None:
+    def __init__(self, settings: EngineSettings, model_path: Path, *, adapters: int, run: Path, probe: tuple[int, ...]) -> None:
         self._settings = settings
         self._model_path = model_path
         self._adapters = adapters
-        self._work_dir = work_dir
+        self._run = run
         self._probe = probe
         self._stack = AsyncExitStack()
         self._engine: Engine | None = None
@@ -49,8 +50,10 @@ class Serving:
         """The running engine; starts it if there is none."""
         if self._engine is None:
             began = time.monotonic()
-            context = open_engine(self._settings, self._model_path, adapters=self._adapters, work_dir=self._work_dir)
+            context = open_engine(self._settings, self._model_path, adapters=self._adapters, work_dir=self._run / "logs")
             self._engine = await self._stack.enter_async_context(context)
+            if isinstance(self._engine, VLLMEngine):
+                await self._engine.unload_leftovers(self._run)
             self.waits["engine start"] += time.monotonic() - began
         return self._engine
 
@@ -81,11 +84,11 @@ class Serving:
         return version.name, found
 
     async def retire(self, keep: set[str]) -> None:
-        """Unload every adapter of this run that is loaded and not in `keep`; another run's on a shared server are left alone."""
+        """Unload every adapter that this run loaded and that is not in `keep`."""
         if self._engine is None:
             return
         for name in await self._engine.adapters():
-            if name not in keep and name in self._checked:
+            if name not in keep:
                 await self._engine.unload_adapter(name)
                 self._checked.discard(name)
 
