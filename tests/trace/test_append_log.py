@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentloop.trace.append_log import AppendLog, read_log
@@ -15,6 +15,7 @@ from agentloop.trace.append_log import AppendLog, read_log
 HEADER = 12
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(records=st.lists(st.binary(max_size=40), max_size=6), data=st.data())
 def test_a_log_that_is_cut_keeps_what_is_whole(tmp_path_factory: pytest.TempPathFactory, records: list[bytes], data: st.DataObject) -> None:
     path = tmp_path_factory.mktemp("log") / "x.log"

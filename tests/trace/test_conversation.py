@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentloop.trace.conversation import SUMMARY_QUESTION, WINDOW_NOTE
@@ -86,7 +86,7 @@ def test_stop_raises_when_prompt_and_reserve_do_not_fit(renderer: Renderer, spel
     assert conversation.context_ids == before
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(max_context=st.integers(150, 260), steps=st.integers(1, 12))
 def test_no_policy_ever_exceeds_the_context(renderer: Renderer, spell: Spell, max_context: int, steps: int) -> None:
     for overflow in ("stop", "window", "summarise"):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentloop.trace.hash import canonical, content_hash, file_hash, folder_hash, hash_of_many, trees_hash
@@ -24,6 +24,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(value=json_values)
 def test_json_hashes_alike_after_a_round_trip(value: object) -> None:
     again = json.loads(json.dumps(value))

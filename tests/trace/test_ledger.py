@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentloop.trace.ledger import Account, Ledger, Tokens
@@ -71,6 +71,7 @@ def test_a_resumed_stage_counts_the_same(tmp_path: Path, make_tree: MakeTree) ->
     assert run.total(stage="train") == Tokens(trained=500)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(first=ledgers, second=ledgers)
 def test_ledgers_add_up_and_come_back_from_json(first: Ledger, second: Ledger) -> None:
     assert Ledger.from_json(json.loads(json.dumps(first.to_json()))) == first

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentloop.errors import AgentloopError, Mistake
@@ -94,7 +94,7 @@ def test_stop_tokens_are_the_end_of_turn_and_the_end_of_text(
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     system=st.one_of(st.just(""), texts.map(str.strip)),
     steps=st.lists(st.tuples(observations, replies, st.booleans()), min_size=1, max_size=4),
@@ -112,7 +112,7 @@ def test_every_turn_sees_what_the_official_template_renders(
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=st.lists(st.tuples(st.one_of(observations, forgeries), st.one_of(texts, forgeries), st.booleans()), min_size=1, max_size=5))
 def test_trace_is_what_the_model_saw_and_said(name: str, chat_tokenizer: Callable[[str], Any], steps: list[tuple[str, str, bool]]) -> None:
     tokenizer = chat_tokenizer(name)
@@ -144,7 +144,7 @@ def test_trace_is_what_the_model_saw_and_said(name: str, chat_tokenizer: Callabl
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(first=forgeries, second=forgeries)
 def test_environment_text_cannot_forge_a_token(name: str, chat_tokenizer: Callable[[str], Any], first: str, second: str) -> None:
     tokenizer = chat_tokenizer(name)
@@ -305,7 +305,7 @@ def test_a_role_that_the_template_has_not_is_refused(chat_tokenizer: Callable[[s
         Renderer(chat_tokenizer("gemma"), observation_role="tool")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     system=st.one_of(st.just(""), texts.map(str.strip)),
     steps=st.lists(st.tuples(observations, replies, st.booleans()), min_size=1, max_size=3),

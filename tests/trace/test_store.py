@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentloop.errors import RunFailed
@@ -84,7 +84,7 @@ def trees(draw: st.DrawFn) -> Tree:
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(tree=trees())
 def test_a_tree_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, tree: Tree) -> None:
     path = write_trees(tmp_path_factory.mktemp("trees") / "x.parquet", [tree])
@@ -141,7 +141,7 @@ def test_what_was_added_is_there_after_reopening(tmp_path: Path, make_tree: Make
         third.add(make_tree("t1"))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_killed_at_any_operation_nothing_is_lost_or_doubled(
     tmp_path_factory: pytest.TempPathFactory, make_tree: MakeTree, data: st.DataObject

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import pairwise, permutations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentloop.trace.tree import Draw, Tree, Turn
@@ -20,6 +20,7 @@ def turn(name: str, parent: str | None, *, extends: str | None = None, seat: str
     return Turn(name, parent, extends, prompt, (9,), (-1.0,), "x", Draw("base"), fresh=fresh, seat=seat)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_contexts_and_segments_of_any_tree(data: st.DataObject) -> None:
     """Held against a plain recursion over the links."""
