@@ -190,13 +190,13 @@ class VLLMEngine:
         self._pool.remove(name)
 
     async def adapters(self) -> tuple[str, ...]:
-        """Names that this engine loaded and that the server itself lists, sorted; other users' adapters on a shared server are not among them."""
+        """Names that this engine loaded and that the server lists, sorted; other users' adapters on a shared server are not among them."""
         return tuple(sorted(card["id"] for card in await self._models() if card.get("parent") and card["id"] in self._pool))
 
     async def unload_leftovers(self, folder: Path) -> tuple[str, ...]:
-        """Unload what an earlier process of the same run, killed since, left on a server that outlives it: adapters whose files lie in `folder`.
+        """Unload what an earlier process of the same run left on a server that outlives it: adapters whose files lie in `folder`.
 
-        Without this every kill would cost a slot of a shared server for ever.
+        Returns their names. Without this every kill would cost a slot of a shared server for ever.
         """
         cards = [card for card in await self._models() if card.get("parent") and card["id"] not in self._pool]
         names = tuple(card["id"] for card in cards if Path(str(card.get("root", ""))).is_relative_to(folder.resolve()))

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from agentloop.run.directory import RunDirectory
 from agentloop.run.journal import Journal
+from agentloop.trace.store import read_trees
+from tests.servers import TinyServer
 
 KILLS = 20
 
@@ -39,7 +44,7 @@ def start(recipe: Path, out: Path) -> subprocess.Popen[bytes]:
 def test_a_run_killed_at_twenty_random_moments_ends_as_one_that_was_not(toy_recipe: Callable[..., Path], tmp_path: Path) -> None:
     recipe = toy_recipe()
     whole = start(recipe, tmp_path / "whole")
-    began = time.monotonic()
+    start_time = time.monotonic()
     assert whole.wait(timeout=600) == 0
     expected = contents(tmp_path / "whole")
     assert len(expected) == 11
@@ -47,7 +52,7 @@ def test_a_run_killed_at_twenty_random_moments_ends_as_one_that_was_not(toy_reci
     moments = random.Random(5)
     killed_in: Counter[str] = Counter()
     kills, runs = 0, 0
-    length = time.monotonic() - began
+    length = time.monotonic() - start_time
     while kills < KILLS:
         out = tmp_path / f"killed-{runs}"
         runs += 1
@@ -69,3 +74,68 @@ def test_a_run_killed_at_twenty_random_moments_ends_as_one_that_was_not(toy_reci
         assert len(stages) == len(set(stages)) == 11
         assert not list(out.rglob("*.partial")) and not list(out.rglob("*.work"))
     assert kills == KILLS and len(killed_in) >= 3, f"the kills met too few moments: {killed_in}"
+
+
+@pytest.mark.slow
+@pytest.mark.vllm
+@pytest.mark.timeout(900)
+def test_with_vllm_a_killed_run_ends_with_the_same_counts_and_leaves_no_adapter_behind(tiny_server: TinyServer, tmp_path: Path) -> None:
+    folder = Path(__file__).parent / "toy"
+    (tmp_path / "anything.py").write_text((folder / "anything.py").read_text())
+    recipe = tmp_path / "recipe.yaml"
+    text = (folder / "vllm.yaml").read_text()
+    recipe.write_text(text.replace("MODEL", str(tiny_server.world.model_path)).replace("URL", tiny_server.url))
+    out = tmp_path / "out"
+    kills = 0
+    # A kill right after each of these began: in sampling, in training, with a fresh adapter on the server, in an evaluation.
+    for stage in ("000/trees", "000/policy", "000/dev", "001/policy", "001/dev"):
+        process = start(recipe, out)
+        deadline = time.monotonic() + 240
+        while not began(out, stage):
+            assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
+            assert time.monotonic() < deadline, f"waited in vain for {stage}"
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait(timeout=30)
+        kills += 1
+    process = start(recipe, out)
+    assert process.wait(timeout=400) == 0, process.stderr.read().decode() if process.stderr else ""
+
+    entries = [entry for entry in Journal(out / "journal.jsonl").entries if entry.event == "finished"]
+    assert [entry.stage for entry in entries] == [
+        f"{label}/{stage}" for label in ("000", "001") for stage in ("trees", "rows", "policy", "dev", "gate")
+    ]
+    counts = {f"{entry.stage}:{output.type}": output.count for entry in entries for output in entry.outputs.values()}
+    for label in ("000", "001"):
+        assert counts[f"{label}/trees:trees"] == 5
+        assert counts[f"{label}/rows:rows"] == 15
+        played = [leaf.id for tree in read_trees(out / f"iterations/{label}/trees/trees.parquet") for leaf in tree.leaves()]
+        assert len(played) == 15
+    assert [line["n"] for line in RunDirectory(out).read_metrics() if line["name"] == "success"] == [4, 4]
+    assert kills == 5
+    # Only the version that the run ended with may still be on the server; those of the killed processes are gone.
+    left = [card["id"] for card in models(tiny_server.url) if str(out) in str(card.get("root", ""))]
+    last = Journal(out / "journal.jsonl").finished("001/policy")
+    assert last is not None and left == [last.outputs["actor"].about["name"]]
+    unload(tiny_server.url, left[0])
+
+
+def began(out: Path, stage: str) -> bool:
+    """Whether a stage has begun in this directory; it may have been killed before, then it begins again."""
+    if not (out / "journal.jsonl").exists():
+        return False
+    entries = Journal(out / "journal.jsonl").entries
+    return bool(entries) and entries[-1].event == "started" and entries[-1].stage == stage
+
+
+def models(url: str) -> list[dict[str, object]]:
+    """What the server lists."""
+    with urllib.request.urlopen(f"{url}/v1/models", timeout=10) as answer:
+        return list(json.load(answer)["data"])
+
+
+def unload(url: str, name: str) -> None:
+    """Take an adapter off the shared server."""
+    body = json.dumps({"lora_name": name}).encode()
+    request = urllib.request.Request(f"{url}/v1/unload_lora_adapter", body, {"Content-Type": "application/json"})
+    urllib.request.urlopen(request, timeout=10).close()

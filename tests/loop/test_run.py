@@ -157,7 +157,10 @@ def living_trainers(out: Path) -> list[str]:
 
 def test_conditions_mixes_and_earlier_iterations(toy_recipe: Callable[..., Path], tmp_path: Path) -> None:
     recipe = toy_recipe(
-        ("  - train:    {id: policy, from: rows,", "  - build:    {id: old, mix: {rows: 0.5, rows@previous: 0.5}}\n  - train:    {id: policy, from: [rows, old],"),
+        (
+            "  - train:    {id: policy, from: rows,",
+            "  - build:    {id: old, mix: {rows: 0.5, rows@previous: 0.5}}\n  - train:    {id: policy, from: [rows, old],",
+        ),
         ("  - evaluate: {id: dev, split: dev,", "  - evaluate: {id: dev, split: dev, when: {metric: success, from: wins, above: 0.0},"),
         ("  - build:    {id: rows,", "  - evaluate: {id: wins, from: trees, split: train}\n  - build:    {id: rows,"),
         ("  - gate:     {from: dev, metric: success, keep: best}\n", ""),
@@ -165,7 +168,9 @@ def test_conditions_mixes_and_earlier_iterations(toy_recipe: Callable[..., Path]
     out = tmp_path / "out"
     assert agentloop(["run", str(recipe), "--out", str(out), "--quiet"]) == 0
     journal = Journal(out / "journal.jsonl")
-    counts = {entry.stage: output.count for entry in journal.finished_entries() for output in entry.outputs.values() if output.type == "rows"}
+    counts = {
+        entry.stage: output.count for entry in journal.finished_entries() for output in entry.outputs.values() if output.type == "rows"
+    }
     # In the first iteration there is nothing earlier, so the mix is of the new rows alone; in the second it is half and half.
     assert counts["000/old"] == counts["000/rows"]
     assert counts["001/old"] == 2 * min(counts["000/rows"], counts["001/rows"])
