@@ -42,7 +42,7 @@ LIGHT = [
     "agentloop.cli.main",
     "agentloop.cli.run",
 ]
-PUBLIC = ["agentloop.environment.base"]
+PUBLIC = ["agentloop.environment.base", "agentloop.environment.tools"]
 HEAVY = ["torch", "transformers", "vllm", "trl", "peft", "datasets"]
 
 
