@@ -20,8 +20,8 @@ KINDS: tuple[Kind, ...] = ("story", "problem", "expression")
 SIGNS = {"add": "+", "subtract": "-", "multiply": "*"}
 HIGHEST_LEVEL = 8
 
-SIZES: dict[Split, int] = {"train": 2000, "dev": 400, "test": 400}
-"""Most tasks of each level in a split. There are fewer different problems of level 1, but never fewer than half of this."""
+SIZES: dict[Split, int] = {"train": 1000, "dev": 250, "test": 250}
+"""Tasks of each level in a split."""
 
 PEOPLE = ("Tom", "Ann", "Ben", "Eva", "Sam", "Mia", "Leo", "Zoe", "Max", "Ivy")
 THINGS = ("apples", "coins", "books", "cards", "shells", "stamps", "pens", "cups", "eggs", "beads")
@@ -101,19 +101,19 @@ def problems(kind: Kind, level: int, split: Split, seed: int) -> tuple[Problem, 
 
 def _stream(kind: Kind, level: int, rng: random.Random) -> Iterator[Problem]:
     """Problems, with repetitions; as many as give every split its size."""
-    for _ in range(12 * SIZES["train"]):
+    for _ in range(20 * SIZES["train"]):
         yield _draw(kind, level, rng)
 
 
 def _draw(kind: Kind, level: int, rng: random.Random) -> Problem:
     """One problem whose numbers stay between 1 and 999, so that none is long to write."""
-    largest, factor = (99, 9) if kind == "expression" else (50, 5)
+    largest = 99 if kind == "expression" else 50
     while True:
         value = start = rng.randint(2, largest)
         operations: list[tuple[str, int]] = []
         for _ in range(level):
             name = rng.choice(tuple(SIGNS))
-            operand = rng.randint(2, factor if name == "multiply" else largest)
+            operand = rng.randint(2, 9 if name == "multiply" else largest)
             value = calculate(name, value, operand)
             if not 1 <= value <= 999:
                 break
