@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from agentloop.engine import open_engine
-from agentloop.engine.base import BASE, AdapterVersion, Engine, EngineInfo
+from agentloop.engine.base import BASE, AdapterVersion, Engine, EngineFailure, EngineInfo
 from agentloop.engine.check import check_adapter
 from agentloop.engine.http import VLLMEngine
 from agentloop.engine.settings import EngineSettings
@@ -109,7 +109,10 @@ class Serving:
         return waits
 
     async def close(self) -> None:
-        """Stop the engine; the next stage that needs one starts it again."""
+        """Stop the engine, or leave a server of somebody else's as it was found; the next stage that needs one starts it again."""
+        if self._settings.url is not None:
+            with suppress(EngineFailure):  # a server that is gone has no adapters either
+                await self.retire(set())
         await self._stack.aclose()
         self._engine = None
         self._checked.clear()

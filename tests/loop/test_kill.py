@@ -102,9 +102,8 @@ def test_with_vllm_a_killed_run_ends_with_the_same_counts_and_leaves_no_adapter_
     assert process.wait(timeout=400) == 0, process.stderr.read().decode() if process.stderr else ""
 
     entries = [entry for entry in Journal(out / "journal.jsonl").entries if entry.event == "finished"]
-    assert [entry.stage for entry in entries] == [
-        f"{label}/{stage}" for label in ("000", "001") for stage in ("trees", "rows", "policy", "dev", "gate")
-    ]
+    stages = ("trees", "rows", "policy", "dev", "gate")
+    assert [entry.stage for entry in entries] == [f"{label}/{stage}" for label in ("000", "001") for stage in stages]
     counts = {f"{entry.stage}:{output.type}": output.count for entry in entries for output in entry.outputs.values()}
     for label in ("000", "001"):
         assert counts[f"{label}/trees:trees"] == 5
@@ -113,11 +112,7 @@ def test_with_vllm_a_killed_run_ends_with_the_same_counts_and_leaves_no_adapter_
         assert len(played) == 15
     assert [line["n"] for line in RunDirectory(out).read_metrics() if line["name"] == "success"] == [4, 4]
     assert kills == 5
-    # Only the version that the run ended with may still be on the server; those of the killed processes are gone.
-    left = [card["id"] for card in models(tiny_server.url) if str(out) in str(card.get("root", ""))]
-    last = Journal(out / "journal.jsonl").finished("001/policy")
-    assert last is not None and left == [last.outputs["actor"].about["name"]]
-    unload(tiny_server.url, left[0])
+    assert not [card["id"] for card in models(tiny_server.url) if str(out) in str(card.get("root", ""))]
 
 
 def began(out: Path, stage: str) -> bool:
@@ -132,10 +127,3 @@ def models(url: str) -> list[dict[str, object]]:
     """What the server lists."""
     with urllib.request.urlopen(f"{url}/v1/models", timeout=10) as answer:
         return list(json.load(answer)["data"])
-
-
-def unload(url: str, name: str) -> None:
-    """Take an adapter off the shared server."""
-    body = json.dumps({"lora_name": name}).encode()
-    request = urllib.request.Request(f"{url}/v1/unload_lora_adapter", body, {"Content-Type": "application/json"})
-    urllib.request.urlopen(request, timeout=10).close()
