@@ -106,7 +106,7 @@ class Tally:
 
     def estimate(self, name: str) -> Estimate | None:
         """The estimate of one name; None if no episode counts towards it."""
-        clusters = self.sums[name].values()
+        clusters = [cluster for _, cluster in sorted(self.sums[name].items())]  # sorted, so that rounding does not depend on who came first
         if not clusters:
             return None
         shares = name in SHARES or (name == "reward" and self.binary_reward)

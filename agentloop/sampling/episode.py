@@ -8,6 +8,7 @@ fits.
 
 from __future__ import annotations
 
+import asyncio
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -154,6 +155,11 @@ async def play(task: Task, sample: int, seed: int, *, seat: Seat, pool: Pool) ->
         episode.break_off(error.kind, error)
     except ContextFull as error:
         episode.break_off("context.start", error)
+    except asyncio.CancelledError as error:
+        task_of_ours = asyncio.current_task()
+        if task_of_ours is None or task_of_ours.cancelling():
+            raise
+        episode.break_off("episode.cancelled", error)  # by something inside; a task group would drop the episode without a word
     return episode
 
 

@@ -55,13 +55,13 @@ async def test_an_interrupted_evaluation_goes_on_and_measures_the_same(tmp_path:
     async def stops(request: GenerationRequest) -> None:
         done.append(request)
         if len(done) > 20:
-            raise asyncio.CancelledError
+            await asyncio.Event().wait()
 
+    stopped = asyncio.ensure_future(evaluated(path, FunctionEngine(before=stops)))
+    while len(done) <= 20:
+        await asyncio.sleep(0.001)
+    stopped.cancel()
     with pytest.raises(asyncio.CancelledError):
-        stopped = asyncio.ensure_future(evaluated(path, FunctionEngine(before=stops)))
-        while len(done) <= 20 and not stopped.done():
-            await asyncio.sleep(0.001)
-        stopped.cancel()
         await stopped
     assert not path.exists(), "a half evaluation is no artifact"
     with TreeWriter(path) as writer:

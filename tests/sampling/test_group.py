@@ -146,8 +146,8 @@ async def test_tasks_are_taken_when_there_is_room_and_not_before() -> None:
 
     async def look(request: GenerationRequest) -> None:
         found.append(many.taken)
-        if len(found) == 300:
-            raise asyncio.CancelledError
+        if len(found) >= 300:
+            await asyncio.Event().wait()
 
     many = Counted()
     async with pool_of(Letters) as pool:
@@ -301,6 +301,21 @@ async def test_ctrl_c_closes_the_instances_and_keeps_what_was_finished() -> None
     assert all(tree.turns[-1].done and not tree.failures for tree in sink.fragments), "no half-played episode is kept"
     assert Counter(map(id, Letters.closed)) == Counter(map(id, Letters.opened))
     assert len(Letters.opened) > 0
+
+
+async def test_an_episode_that_something_inside_cancels_is_a_failure_and_not_dropped() -> None:
+    class Cancels(Letters):
+        async def reset(self, task: Task) -> str:
+            return str(super().reset(task))
+
+        async def step(self, action: str) -> StepResult:
+            if self.task.id == "train-1":
+                raise asyncio.CancelledError
+            return super().step(action)
+
+    trees, report = await sample(Cancels, settings=SampleSettings(samples=2, retries=0, max_failures=1.0, max_tokens=16))
+    assert report.finished + sum(report.failures.values()) == 8 == sum(len(tree.samples) for tree in trees)
+    assert report.failures == {"episode.cancelled": 2}
 
 
 async def test_a_full_disk_stops_the_stage_at_once() -> None:
