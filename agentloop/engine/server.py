@@ -16,6 +16,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 
 from agentloop.engine import watchdog
@@ -37,9 +38,18 @@ class VLLMServer:
         model_path: Folder of the model.
         adapters: Roles with an adapter, which decides the number of slots.
         work_dir: Where the log file goes; made if missing.
+        environment: Further environment variables of the server.
     """
 
-    def __init__(self, settings: EngineSettings, model_path: Path, *, adapters: int, work_dir: Path) -> None:
+    def __init__(
+        self,
+        settings: EngineSettings,
+        model_path: Path,
+        *,
+        adapters: int,
+        work_dir: Path,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         if not (model_path / "config.json").is_file():
             raise Mistake(
                 "not a model folder: it has no config.json", found=str(model_path), expected="a folder with config.json and safetensors"
@@ -47,6 +57,7 @@ class VLLMServer:
         self.settings = settings
         self.model_path = model_path
         self.adapters = adapters
+        self._environment = {**os.environ, **(environment or {})}
         self.log_path = work_dir / LOG_NAME
         self.starts = 0
         """How often the process was started; a change means that loaded adapters are gone."""
@@ -98,7 +109,7 @@ class VLLMServer:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=server_environment(self.settings, machine, os.environ, plugin=lay_plugin(self.log_path.parent)),
+                env=server_environment(self.settings, machine, self._environment, plugin=lay_plugin(self.log_path.parent)),
                 start_new_session=True,
             )
         self.starts += 1
