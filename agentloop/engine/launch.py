@@ -116,8 +116,8 @@ def server_command(settings: EngineSettings, model_path: Path, *, adapters: int,
     else:
         # With adapters vLLM does not compile on a CPU anyway; without, it would start slowly, and base and adapter would round differently.
         command += ["--enforce-eager", "--kv-cache-memory-bytes", str(cache_bytes(settings, model_path, machine))]
-        # Only whole blocks come from the prefix cache, and a CPU's hold 128 tokens by default, more than a turn. With 32, four-turn episodes over
-        # a prompt of 310 tokens took 93 % of their prompts from it and not 80 %, and two thirds of the time.
+        # Only whole blocks come from the prefix cache, and a CPU's hold 128 tokens by default, more than a turn. With 32, four-turn
+        # episodes over a prompt of 310 tokens took 93 % of their prompts from it and not 80 %, and two thirds of the time.
         command += ["--block-size", "32"]
     return command + list(settings.arguments)
 
