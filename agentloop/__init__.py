@@ -1,7 +1,7 @@
 """agentloop: language-model agents that improve themselves from their own experience.
 
-The public surface of the package. Names are imported when they are first used, so that `agentloop --help` and a user's own environment file start at once;
-nothing here imports torch, transformers or vllm.
+The public surface of the package. Names are imported when they are first used, so that `agentloop --help` and a user's own environment
+file start at once; nothing here imports torch, transformers or vllm.
 """
 
 from __future__ import annotations

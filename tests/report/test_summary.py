@@ -11,9 +11,8 @@ from agentloop.run.journal import Entry, Output
 
 
 def measured(iteration: str, adapter: str, value: float, split: str = "dev") -> Entry:
-    measurement = {
-        "iteration": iteration, "stage": "dev", "split": split, "adapter": adapter, "name": "success", "value": value, "low": value - 0.1, "high": value + 0.1, "n": 100,
-    }  # fmt: skip
+    measurement = {"iteration": iteration, "stage": "dev", "split": split, "adapter": adapter, "name": "success", "n": 100}
+    measurement |= {"value": value, "low": value - 0.1, "high": value + 0.1}
     return Entry(
         "finished",
         f"{iteration}/dev",
