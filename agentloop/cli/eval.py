@@ -174,7 +174,7 @@ async def _evaluate(job: Job) -> dict[str, Any]:
         EngineSettings.of({"kind": asked.engine, **asked.engine_options}),
         model.path,
         adapters=0 if job.adapter is None else 1,
-        work_dir=job.out / "logs",
+        run=job.out,
         probe=renderer.start("You are checked.", "Say something about yourself."),
     )
     evaluations: dict[str, Evaluation] = {}
