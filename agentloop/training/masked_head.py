@@ -1,8 +1,9 @@
-"""Log-probabilities at trained positions only: on a CPU, TRL's fused output head scores every position, and most of a row is context.
+"""Log-probabilities at trained positions only, and rows behind a shared prefix.
 
-`use_masked_head` gives the base model the same entry that TRL's `add_fused_lm_head` gives it (`model(..., labels=...,
-fused_lm_head=True)`) and the same answer, so TRL's loss stays as it is; the vocabulary is multiplied out where a label is, and nowhere
-else.
+On a CPU, TRL's fused output head scores every position, and most of a row is context. `use_masked_head` gives the base model the same
+entry that TRL's
+`add_fused_lm_head` gives it (`model(..., labels=..., fused_lm_head=True)`) and the same answer, so TRL's loss stays as it is; the
+vocabulary is multiplied out where a label is, and nowhere else. The entry takes `owners` too, the layout of `collate.behind_prefix`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput
 
+from agentloop.training.collate import visible
+
 POSITIONS_A_CHUNK = 1024
 """Positions whose logits are held at once; beyond the first chunk they are computed again in the backward pass."""
 
@@ -28,15 +31,30 @@ def is_plain(model: PreTrainedModel) -> bool:
     return config is model.config and not any(getattr(config, name, None) for name in _RESCALES)
 
 
+def can_share_prefix(model: PreTrainedModel) -> bool:
+    """Whether every layer attends to all that a mask of our own shows it: full attention by PyTorch's kernel, no sliding window."""
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    windowed = getattr(config, "sliding_window", None) is not None and getattr(config, "use_sliding_window", True)
+    return is_plain(model) and config._attn_implementation == "sdpa" and kinds == {"full_attention"} and not windowed
+
+
 def use_masked_head(model: PreTrainedModel) -> None:
-    """Replace the model's `fused_lm_head=True` path; every other call is passed on."""
+    """Add `owners` to the model's forward, and on a CPU replace its `fused_lm_head=True` path; TRL's forward is behind both."""
     inner = model.forward
 
-    def forward(self: Any, *args: Any, fused_lm_head: bool = False, labels: torch.Tensor | None = None, **kwargs: Any) -> Any:
-        if not fused_lm_head or labels is None:
-            if labels is not None:
-                kwargs["labels"] = labels
-            return inner(*args, **kwargs)
+    def forward(
+        self: Any,
+        *args: Any,
+        fused_lm_head: bool = False,
+        labels: torch.Tensor | None = None,
+        owners: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        if owners is not None:
+            kwargs["attention_mask"] = visible(owners)
+        if not fused_lm_head or labels is None or labels.device.type == "cuda":
+            return inner(*args, fused_lm_head=fused_lm_head, labels=labels, **kwargs)
         kwargs.pop("num_items_in_batch", None)
         hidden_BTD = self.base_model(*args, **kwargs).last_hidden_state[:, :-1]
         return _scored(hidden_BTD, labels[:, 1:], self.get_output_embeddings())

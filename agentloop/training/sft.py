@@ -14,13 +14,13 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from trl import SFTConfig, SFTTrainer
-from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from agentloop.errors import Mistake
 from agentloop.training.batches import BatchOrder
+from agentloop.training.collate import RowCollator
 from agentloop.training.job import Trained, TrainingJob
 from agentloop.training.lora import attach_adapter, save_adapter
-from agentloop.training.masked_head import is_plain, use_masked_head
+from agentloop.training.masked_head import can_share_prefix, is_plain, use_masked_head
 from agentloop.training.progress import Progress
 from agentloop.training.row_data import IGNORED, RowData, load_rows
 from agentloop.training.world import asserted_world_size, uses_cuda
@@ -81,6 +81,7 @@ def make_trainer(job: TrainingJob, rows: RowData, work_dir: Path) -> tuple[RowTr
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     adapted = attach_adapter(model, job)
+    masked_head = is_plain(model)
     progress = Progress(work_dir / "progress.jsonl")
     trainer = RowTrainer(
         lengths=[len(ids) for ids in rows.input_ids],
@@ -89,11 +90,11 @@ def make_trainer(job: TrainingJob, rows: RowData, work_dir: Path) -> tuple[RowTr
         args=trainer_settings(job, work_dir),
         train_dataset=_dataset(rows, tokenizer.pad_token_id),
         processing_class=tokenizer,
-        data_collator=None if job.packing else DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id),
+        data_collator=None if job.packing else RowCollator(tokenizer.pad_token_id, share_prefix=masked_head and can_share_prefix(model)),
         callbacks=[progress],
     )
     progress.count_tokens_of(model, job.processes)
-    if not uses_cuda(job) and is_plain(model):
+    if masked_head:
         use_masked_head(model)
     return trainer, progress
 

@@ -38,6 +38,7 @@ def adapter_bytes(folder: str) -> dict[str, bytes]:
 def what_reaches_the_model(job: TrainingJob, tmp_path: Path) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """One epoch's sequences as the base model's forward gets them, padding and filler taken off: (ids, mask of what is trained on)."""
     from agentloop.training import sft
+    from agentloop.training.collate import PREFIX
     from agentloop.training.row_data import load_rows
 
     trainer, _ = sft.make_trainer(job, load_rows(job), tmp_path)
@@ -45,7 +46,11 @@ def what_reaches_the_model(job: TrainingJob, tmp_path: Path) -> list[tuple[tuple
 
     def spy(_module: object, _args: object, keywords: dict[str, torch.Tensor]) -> None:
         ids, labels = keywords["input_ids"], keywords["labels"]
-        if keywords.get("attention_mask") is not None:
+        if "owners" in keywords:
+            owners = keywords["owners"][0]
+            rows = [(owners == PREFIX) | (owners == owner) for owner in range(int(owners.max()) + 1)]
+            pieces = [(ids[0, row], labels[0, row]) for row in rows]
+        elif keywords.get("attention_mask") is not None:
             pieces = [
                 (row[real.bool()], label[real.bool()]) for row, label, real in zip(ids, labels, keywords["attention_mask"], strict=True)
             ]
@@ -62,10 +67,16 @@ def what_reaches_the_model(job: TrainingJob, tmp_path: Path) -> list[tuple[tuple
     return [piece for piece in seen if any(piece[1])]
 
 
-@pytest.mark.parametrize("packing", [False, True])
-def test_what_reaches_the_model_is_the_rows_id_by_id(make_job: MakeJob, tmp_path: Path, packing: bool):
+def with_prefix(rows: list[Row], length: int) -> list[Row]:
+    """The rows behind a beginning in common, as a system prompt with worked examples is."""
+    prefix = tuple(2 + index % 90 for index in range(length))
+    return [replace(row, input_ids=prefix + row.input_ids, mask=(0,) * length + row.mask) for row in rows]
+
+
+@pytest.mark.parametrize(("packing", "prefix"), [(False, 0), (True, 0), (False, 30)])
+def test_what_reaches_the_model_is_the_rows_id_by_id(make_job: MakeJob, tmp_path: Path, packing: bool, prefix: int):
     """Pitfalls 3 and 4: the first answer id and the stop token are trained on; nothing is added, lost, cut or shifted."""
-    rows = random_rows(11)
+    rows = with_prefix(random_rows(11), prefix)
     seen = what_reaches_the_model(make_job(rows, packing=packing), tmp_path)
     assert sorted(seen) == sorted((row.input_ids, row.mask) for row in rows)
     for ids, mask in seen:
@@ -133,6 +144,22 @@ def test_packing_padding_and_pieces_learn_the_same(make_job: MakeJob, tmp_path: 
         assert curves[name] == pytest.approx(curves["plain"], abs=1e-5) and len(curves[name]) == 6
         difference = [float((value - learned[name][key]).abs().mean()) for key, value in learned["plain"].items()]
         assert max(difference) < 1e-4, "a step is up to 1e-2"
+
+
+def test_rows_behind_a_shared_prefix_learn_what_padded_rows_do(make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from agentloop.training import sft
+
+    rows = with_prefix(random_rows(11, seed=6), 40)
+    shared = make_job(rows, output=str(tmp_path / "shared"), epochs=2)
+    padded = replace(shared, output=str(tmp_path / "padded"))
+    of_shared = run(shared, tmp_path)
+    monkeypatch.setattr(sft, "can_share_prefix", lambda model: False)
+    of_padded = run(padded, tmp_path)
+    assert of_shared.total_tokens == of_padded.total_tokens < of_padded.computed_tokens
+    assert of_shared.computed_tokens < 0.6 * of_padded.computed_tokens, "the prefix is computed once a batch"
+    assert losses(shared.output, tmp_path) == pytest.approx(losses(padded.output, tmp_path), abs=1e-5)
+    ours, theirs = weights(shared.output), weights(padded.output)
+    assert max(float((ours[key] - theirs[key]).abs().mean()) for key in ours) < 1e-4
 
 
 def test_equal_trainings_give_equal_bytes_in_any_folder(make_job: MakeJob, tmp_path: Path):
