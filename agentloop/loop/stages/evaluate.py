@@ -10,7 +10,7 @@ from agentloop.evaluation.benchmark import Evaluation, evaluate_trees
 from agentloop.evaluation.measure import compare
 from agentloop.loop import references
 from agentloop.loop.context import Context, Outcome, StageRun
-from agentloop.loop.stages.play import play, sampling_facts
+from agentloop.loop.stages.play import play, sampling_facts, success_in_short
 from agentloop.recipe.measure import Evaluate
 from agentloop.run.artifact import write_json
 from agentloop.run.journal import Output
@@ -35,7 +35,7 @@ async def evaluate(run: StageRun, context: Context) -> Outcome:
             outcome.failures[kind] = outcome.failures.get(kind, 0) + count
         outcome.measurements += _measurements(run, context, stage, adapter, evaluation)
     outcome.tokens = asdict(tokens)
-    outcome.about["note"] = ", ".join(f"{adapter} {100 * found['success'].value:.1f} %" for adapter, found in evaluations.items())
+    outcome.about["note"] = ", ".join(f"{adapter} {success_in_short(found)}" for adapter, found in evaluations.items())
     path = context.directory.artifact(run.label, "measurement", stage.id)
     write_json(path, _record(run, context, evaluations, outcome.measurements))
     about = {"adapters": list(evaluations), "split": stage.split}

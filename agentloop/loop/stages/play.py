@@ -66,6 +66,12 @@ def sample_settings(stage: Play, iteration: int) -> SampleSettings:
     )
 
 
+def success_in_short(evaluation: Evaluation) -> str:
+    """The share of successful episodes as a person reads it; says so when every episode broke."""
+    found = next((measurement for measurement in evaluation.measurements if measurement.name == "success"), None)
+    return "every episode broke" if found is None else f"{100 * found.value:.1f} % of {found.n} episodes"
+
+
 def sampling_facts(report: SamplingReport | None) -> dict[str, Any]:
     """What the report of a run shows of one sampling, as JSON."""
     if report is None:

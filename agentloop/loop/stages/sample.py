@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from agentloop.loop.context import Context, Outcome, StageRun
-from agentloop.loop.stages.play import play, sampling_facts
+from agentloop.loop.stages.play import play, sampling_facts, success_in_short
 from agentloop.recipe.sample import GroupSample
 from agentloop.run.journal import Output
 from agentloop.sampling.choice import fresh_tasks
@@ -29,11 +29,10 @@ async def sample(run: StageRun, context: Context) -> Outcome:
         split=stage.split,
         choose=lambda tasks, count: fresh_tasks(tasks, count, seed=context.recipe.seed, iteration=run.iteration),
     )
-    success = played["success"]
     output = Output(
         "trees", context.directory.relative(path), trees_hash(path), count_trees(path), {"split": stage.split, "adapter": adapter}
     )
-    about = {"adapter": adapter, "note": f"{success.n} episodes, {100 * success.value:.0f} % success"} | sampling_facts(played.sampling)
+    about = {"adapter": adapter, "note": f"success {success_in_short(played)}"} | sampling_facts(played.sampling)
     if check:
         about["adapter_check"] = check
     return Outcome({stage.id: output}, tokens=asdict(played.tokens), failures=played.failures, about=about)
