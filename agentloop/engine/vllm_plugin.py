@@ -54,6 +54,7 @@ def register() -> None:
     else:
         logger.info("agentloop_cpu_lora: nothing is replaced: %s", reason)
     _mend_seeds()
+    _quicken_sampling()
 
 
 def _mend_seeds() -> None:
@@ -88,6 +89,55 @@ def _mend_seeds() -> None:
 
     mended.agentloop_mended = True  # type: ignore[attr-defined]
     GPUModelRunner._bookkeeping_sync = mended
+
+
+def _quicken_sampling() -> None:
+    """Sample on a CPU with one random number a request, by inversion of the cumulated probabilities.
+
+    vLLM's own way draws an exponential number for every word of the vocabulary, and with seeds a second one, row by row on one thread:
+    more than a third of a step of a 135M-parameter model with 50 requests, and six times what this takes. Without seeds it compiles with a
+    C++ compiler, which a user may not have. The distribution is the same.
+    """
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return
+    try:
+        from vllm.v1.sample.ops import topk_topp_sampler as module
+    except ImportError:
+        return
+    sampler = getattr(module, "TopKTopPSampler", None)
+    stock = getattr(sampler, "forward_cpu", None)
+    if not callable(stock) or tuple(inspect.signature(stock).parameters) != ("self", "logits", "generators", "k", "p"):
+        return
+    truncate = module.apply_top_k_top_p
+
+    def forward_cpu(self: Any, logits: Any, generators: dict[int, Any], k: Any, p: Any) -> tuple[Any, Any]:
+        logits = truncate(logits, k, p)
+        logprobs = logits.log_softmax(dim=-1)
+        returned = {"processed_logits": logits, "processed_logprobs": logprobs}.get(self.logprobs_mode)
+        return draw(logprobs, generators), returned
+
+    sampler.forward_cpu = forward_cpu  # type: ignore[union-attr]
+
+
+def draw(logprobs_RV: Any, generators: dict[int, Any]) -> Any:
+    """One token a row, shape (R,), by inversion: the first whose cumulated probability is above a uniform number.
+
+    Args:
+        logprobs_RV: Natural log-probabilities, R requests by V tokens, float32.
+        generators: Row to the generator of a seeded request; the others share the process' own.
+    """
+    import torch
+
+    uniform_R = torch.rand(len(logprobs_RV), dtype=torch.float64)
+    for row, generator in generators.items():
+        uniform_R[row] = torch.rand((), dtype=torch.float64, generator=generator)
+    cumulated_RV = logprobs_RV.exp().cumsum(dim=-1, dtype=torch.float64)
+    # Strictly above, so that a token of probability 0 is never drawn; the last sum stands for 1, so that rounding leaves no gap.
+    thresholds_R1 = (uniform_R * cumulated_RV[:, -1]).unsqueeze(-1)
+    drawn_R = torch.searchsorted(cumulated_RV, thresholds_R1, right=True).squeeze(-1)
+    return torch.where(drawn_R < logprobs_RV.shape[-1], drawn_R, logprobs_RV.argmax(dim=-1))
 
 
 def _replace() -> str | None:

@@ -128,3 +128,24 @@ def test_it_does_nothing_where_an_operation_takes_something_else(monkeypatch: py
     reason = vllm_plugin._replace()
     assert reason is not None and reason.startswith("sgmv_expand takes ('inputs', 'weights', 'lanes')")
     assert ops.bgmv_shrink is not vllm_plugin.bgmv_shrink, "some operations were replaced and others not"
+
+
+def test_draws_by_inversion_have_the_distribution_and_never_an_impossible_token() -> None:
+    probabilities = torch.tensor([0.0, 0.5, 0.0, 0.25, 0.2499, 0.0001, 0.0])
+    count = 200_000
+    torch.manual_seed(1)
+    drawn = vllm_plugin.draw(probabilities.log().expand(count, -1), {})
+    counts = torch.bincount(drawn, minlength=7).double()
+    assert counts[probabilities == 0].sum() == 0
+    possible = probabilities > 0
+    expected = probabilities[possible].double() * count
+    chi_square = float(((counts[possible] - expected) ** 2 / expected).sum())
+    assert chi_square < 16.27  # 0.1 % of samples with 3 degrees of freedom are above it
+
+
+@given(st.integers(0, 2**31), st.integers(0, 20))
+def test_a_seeded_draw_does_not_depend_on_its_batch(seed: int, others: int) -> None:
+    logprobs = torch.randn(others + 1, 50, generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
+    alone = vllm_plugin.draw(logprobs[others:], {0: torch.Generator().manual_seed(seed)})
+    generators = {row: torch.Generator().manual_seed(row) for row in range(others)} | {others: torch.Generator().manual_seed(seed)}
+    assert vllm_plugin.draw(logprobs, generators)[others] == alone[0]
