@@ -34,6 +34,9 @@ STRENGTHS = (0.02, 0.005, 0.001)
 """Standard deviations of the adapters' B; the first changes a token's log-probability as much as a short training does."""
 
 IDLE_SECONDS = 20.0
+TOKENS = 32
+"""Tokens of each of the 32 completions that speed is measured on."""
+
 PROBE = tuple(range(1000, 1060))
 
 
@@ -72,7 +75,7 @@ async def speeds(engine: VLLMEngine, adapter: str, repeats: int) -> dict[str, fl
         await speed(engine, kinds[name], 4)
     for _ in range(repeats):
         for name in kinds:
-            best[name] = max(best[name], await speed(engine, kinds[name], 48))
+            best[name] = max(best[name], await speed(engine, kinds[name], TOKENS))
     return best | {"adapter_to_base": best["adapter"] / best["base"], "mixed_to_base": best["mixed"] / best["base"]}
 
 

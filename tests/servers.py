@@ -34,6 +34,9 @@ SETTINGS = EngineSettings(
     # Prompts longer than this are read in pieces, between the steps of others, as long ones are in a real run.
     arguments=("--max-num-batched-tokens", "160"),
 )
+START_SECONDS = 900
+"""Time limit of a test that may have to start the server."""
+
 ROLES = 2
 """Roles that the shared server was started for: four versions at once, five slots."""
 
@@ -63,6 +66,13 @@ class TinyServer:
         engine = VLLMEngine(self.url, adapters=ROLES)
         await engine.connect(self.world.model_path, dtype="float32")
         return engine
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give tests marked `vllm` the time that a server takes to start on a busy machine; whichever comes first waits for it."""
+    for item in items:
+        if "vllm" in item.keywords and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(START_SECONDS))
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from agentloop.engine.base import BASE, AdapterVersion, Engine, GenerationReques
 from agentloop.errors import RunFailed
 
 PREFIX_TOKENS = 288
-"""Length of the prefix; vLLM caches whole blocks, of 128 tokens on a CPU, so this holds two of them."""
+"""Length of the prefix; vLLM caches whole blocks, of up to 128 tokens on a CPU, so this holds at least two of them."""
 
 DRAWS = 4
 DRAW_TOKENS = 24

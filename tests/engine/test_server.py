@@ -21,7 +21,7 @@ from agentloop.engine.http import VLLMEngine
 from agentloop.engine.server import VLLMServer, reserve_port
 from agentloop.engine.settings import EngineSettings
 from agentloop.errors import Mistake
-from tests.servers import SETTINGS, TinyServer, TinyWorld
+from tests.servers import SETTINGS, START_SECONDS, TinyServer, TinyWorld
 
 PROMPT = tuple(range(10, 40))
 
@@ -47,7 +47,7 @@ def await_condition(condition, what: str, seconds: float = 30.0) -> None:
 
 
 @pytest.mark.vllm
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(2 * START_SECONDS)
 async def test_killed_in_the_middle_of_requests_it_comes_back_with_its_adapters_and_answers_them(
     tiny_server: TinyServer, tiny_world: TinyWorld
 ) -> None:
