@@ -32,6 +32,7 @@ class Settings:
         per_task: Most rows a task over all trees; None means no cap.
         deduplicate: Whether trajectories of a task that did the same count once.
         role: Only turns that this role played; None means every role, each with its own rows.
+        seat: Only turns of this seat; None means every seat.
         train_after_overflow: Whether segments that began with a dropped window or a summary train too (their ids are what the model
             saw there).
     """
@@ -41,7 +42,8 @@ class Settings:
     per_task: int | None = None
     deduplicate: bool = True
     role: str | None = None
-    train_after_overflow: bool = True
+    seat: str | None = None
+    train_after_overflow: bool = False
 
 
 def build(trees: Iterable[Tree], settings: Settings = Settings(), *, stage: str = "", iteration: int = 0) -> Iterator[Row]:
@@ -76,7 +78,7 @@ def _trains(segment: Sequence[Turn], settings: Settings) -> bool:
 def _best(tree: Tree, settings: Settings, seen: set[bytes]) -> list[tuple[Turn, str]]:
     """The (leaf, seat) pairs of the tree to train on, best first where `best` limits them, else in the order of the tree."""
     found: list[tuple[float, int, int, Turn, str]] = []
-    for order, (leaf, seat) in enumerate(_finished(tree, settings.role)):
+    for order, (leaf, seat) in enumerate(_finished(tree, settings)):
         reward = tree.episode_return(leaf.id, seat=seat)
         if reward < settings.min_reward:
             continue
@@ -92,11 +94,11 @@ def _best(tree: Tree, settings: Settings, seen: set[bytes]) -> list[tuple[Turn, 
     return [(leaf, seat) for *_, leaf, seat in found]
 
 
-def _finished(tree: Tree, role: str | None) -> Iterator[tuple[Turn, str]]:
-    """Leaves where the environment ended the episode, once for each seat that the role played on the way."""
+def _finished(tree: Tree, settings: Settings) -> Iterator[tuple[Turn, str]]:
+    """Leaves where the environment ended the episode, once for each seat on the way that the settings ask for."""
     for leaf in tree.leaves():
         if not leaf.done or leaf.truncated is not None:
             continue
-        seats = dict.fromkeys(turn.seat for turn in tree.path(leaf.id) if role is None or turn.role == role)
-        for seat in seats:
+        path = [turn for turn in tree.path(leaf.id) if settings.role in (None, turn.role) and settings.seat in (None, turn.seat)]
+        for seat in dict.fromkeys(turn.seat for turn in path):
             yield leaf, seat

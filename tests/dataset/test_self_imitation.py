@@ -94,13 +94,16 @@ def test_each_segment_is_a_row_and_shared_ones_are_rows_once():
     assert len({row.id for row in rows}) == 3
 
 
-def test_only_turns_of_the_role_make_rows():
+def test_only_turns_of_the_role_and_seat_make_rows():
     players = [
         replace(turn, seat=seat, role=seat) for turn, seat in zip(episode(0, [[1]]) + episode(1, [[2]]), ("white", "black"), strict=True)
     ]
     game = [replace(players[0], done=False), replace(players[1], parent="0.0", fresh="seat")]
-    rows = list(build([tree("a", game)], Settings(role="black")))
-    assert [(row.role, row.input_ids) for row in rows] == [("black", (100, 0, 2, STOP))]
+    for chosen in (Settings(role="black"), Settings(seat="black")):
+        rows = list(build([tree("a", game)], chosen))
+        assert [(row.role, row.input_ids) for row in rows] == [("black", (100, 0, 2, STOP))]
+    assert len(list(build([tree("a", game)], Settings(role="black", seat="white")))) == 0
+    assert [row.role for row in build([tree("a", game)], Settings(min_reward=0.0))] == ["white", "black"]
 
 
 def test_rows_without_plain_draws_carry_no_log_probabilities():

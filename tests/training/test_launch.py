@@ -143,30 +143,48 @@ def test_an_adapter_that_exists_is_not_overwritten(tmp_path: Path):
         launch.train(job(tmp_path))
 
 
-def test_a_training_dies_with_its_parent(tmp_path: Path):
-    """The worker itself, waiting for its job file (a pipe without a writer), under a parent that is killed."""
-    fifo = tmp_path / "job.json"
-    os.mkfifo(fifo)
+def processes_with(text: str) -> list[int]:
+    """Ids of the processes whose command line holds the text."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and text in (entry / "cmdline").read_text() and alive(int(entry.name)):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+@pytest.mark.parametrize(("processes", "expected"), [(1, 1), pytest.param(2, 3, marks=pytest.mark.slow)])
+def test_a_training_dies_with_its_parent(tmp_path: Path, processes: int, expected: int):
+    """Workers that wait for their job (a pipe without a writer), alone or under torchrun, and a parent that is killed."""
+    job_file = tmp_path / "job.json"
+    os.mkfifo(job_file)
+    command = launch.command(job(tmp_path, processes=processes), tmp_path)
     parent = subprocess.Popen(
         [
             sys.executable,
             "-c",
             "import subprocess, sys, time\n"
-            f"child = subprocess.Popen([sys.executable, '-m', 'agentloop.training.worker', {str(fifo)!r}, {str(tmp_path)!r}],\n"
-            "                         stdin=subprocess.PIPE, start_new_session=True)\n"
-            "print(child.pid, flush=True)\n"
-            "time.sleep(300)",
+            f"subprocess.Popen({command!r}, stdin=subprocess.PIPE, start_new_session=True)\n"
+            "time.sleep(300)  # the mark of the parent",
         ],
-        stdout=subprocess.PIPE,
-        text=True,
         cwd=Path(launch.__file__).parents[2],
     )
-    assert parent.stdout is not None
-    pid = int(parent.stdout.readline())
-    assert alive(pid)
+
+    def workers() -> list[int]:
+        return [pid for pid in processes_with(str(job_file)) if pid != parent.pid]
+
+    deadline = time.monotonic() + 120
+    while len(workers()) < expected and time.monotonic() < deadline:
+        assert parent.poll() is None
+        time.sleep(0.1)
+    started = workers()
+    assert len(started) == expected, "the worker, or torchrun and its workers"
     parent.send_signal(signal.SIGKILL)
     parent.wait()
-    assert gone_within(pid, 60), "the worker notices as soon as it has started"
+    assert all(gone_within(pid, 120) for pid in started)
 
 
 def test_several_processes_run_under_torchrun_with_the_cores_divided(tmp_path: Path):
