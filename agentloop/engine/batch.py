@@ -83,7 +83,11 @@ class Batch:
         self._leave()
         joining = self._next_to_join(limit - len(self.rows))
         if joining:
-            self._join(joining)
+            try:
+                self._join(joining)
+            except Exception:
+                self.waiting = joining + self.waiting  # so that `fail` answers them too
+                raise
         elif self.rows:
             self._advance()
 
