@@ -12,10 +12,11 @@ functions are not the ones it was written for.
 from __future__ import annotations
 
 import inspect
+import sys
 from typing import Any
 
 ACTIVE = "agentloop_cpu_lora: LoRA on this CPU is one matrix product an adapter"
-"""Logged where the operations were replaced."""
+"""Printed to standard error where the operations were replaced."""
 
 PREFILL = ("b_seq_start_loc", "seq_len_tensor", "lora_indices_tensor", "batches", "max_seq_length", "token_nums")
 EXPECTED: dict[str, tuple[str, ...]] = {
@@ -50,7 +51,8 @@ def register() -> None:
     logger = init_logger("vllm.agentloop_cpu_lora")
     reason = _replace()
     if reason is None:
-        logger.info(ACTIVE)
+        # Not through vLLM's logger, whose level is the user's: whoever started the server looks for this line.
+        print(ACTIVE, file=sys.stderr, flush=True)
     else:
         logger.info("agentloop_cpu_lora: nothing is replaced: %s", reason)
     _mend_seeds()
