@@ -22,8 +22,9 @@ import psutil
 
 from agentloop.engine import check
 from agentloop.engine.adapter import adapter_version
-from agentloop.engine.base import BASE, AdapterVersion, GenerationRequest
+from agentloop.engine.base import BASE, AdapterVersion, Engine, GenerationRequest
 from agentloop.engine.http import VLLMEngine
+from agentloop.engine.local import TransformersEngine
 from agentloop.engine.server import VLLMServer
 from agentloop.engine.settings import EngineSettings
 from agentloop.model import resolve
@@ -90,7 +91,7 @@ async def mixed_error(engine: VLLMEngine, adapter: str) -> float:
     return sum(errors) / len(errors)
 
 
-async def checks(engine: VLLMEngine, model_path: Path, versions: list[AdapterVersion]) -> list[dict[str, Any]]:
+async def checks(engine: Engine, model_path: Path, versions: list[AdapterVersion]) -> list[dict[str, Any]]:
     """What the check's statistics are when the adapter is served, and when the base is served in its place."""
     rows = []
     prefix = check.prefix_of(PROBE, engine.info.max_model_len)
@@ -153,6 +154,17 @@ async def one_server(dtype: str, plugin: bool, model_path: Path, versions: list[
         await engine.close()
 
 
+async def in_process(dtype: str, model_path: Path, versions: list[AdapterVersion]) -> dict[str, Any]:
+    """The check's statistics with the transformers engine."""
+    engine = await TransformersEngine.open(EngineSettings(dtype=dtype, max_model_len=1024), model_path, adapters=2)
+    try:
+        for version in versions:
+            await engine.load_adapter(version)
+        return {"dtype": dtype, "checks": await checks(engine, model_path, versions)}
+    finally:
+        await engine.close()
+
+
 async def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """All configurations, one after another."""
     model = resolve(arguments.model)
@@ -160,16 +172,23 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
         paths = [make_adapter(Path(name) / f"strength-{strength}", model.path, strength, 16) for strength in STRENGTHS]
         versions = [adapter_version(path, f"role{index}", 0) for index, path in enumerate(paths)]
         rows = []
-        for dtype, plugin in (("float32", True), ("float32", False), ("bfloat16", True)):
-            rows.append(await one_server(dtype, plugin, model.path, versions, arguments.repeats))
+        if arguments.engine == "transformers":
+            configurations = [in_process(dtype, model.path, versions) for dtype in ("float32", "float16", "bfloat16")]
+        else:
+            pairs = (("float32", True), ("float32", False), ("bfloat16", True))
+            configurations = [one_server(dtype, plugin, model.path, versions, arguments.repeats) for dtype, plugin in pairs]
+        for measuring in configurations:
+            rows.append(await measuring)
             print(json.dumps(rows[-1]), flush=True)
-    return {"what": (__doc__ or "").split("\n")[0], "model": model.name, "concurrency": CONCURRENCY, "rows": rows}
+    about = {"what": (__doc__ or "").split("\n")[0], "engine": arguments.engine}
+    return about | {"model": model.name, "concurrency": CONCURRENCY, "rows": rows}
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--engine", choices=("vllm", "transformers"), default="vllm", help="transformers: the check's statistics alone")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
