@@ -99,7 +99,7 @@ async def checks(engine: Engine, model_path: Path, versions: list[AdapterVersion
         row: dict[str, Any] = {"strength": strength}
         for what, served in (("right", version.name), ("base instead", BASE)):
             requests = [GenerationRequest(prefix, check.DRAW_TOKENS, (), seed=seed, adapter=served) for seed in range(5)]
-            drawn = [await engine.generate(request) for request in requests]
+            drawn = await asyncio.gather(*map(engine.generate, requests))
             found, without = await asyncio.to_thread(
                 check._forward, model_path, version.path, prefix, [generation.ids for generation in drawn]
             )
