@@ -91,9 +91,7 @@ def test_the_engine_block_is_the_engines_settings() -> None:
 
 
 def test_the_builder_knows_the_settings_of_self_imitation() -> None:
-    mine = {
-        name for name in SelfImitation.model_fields if name not in ("id", "when", "from_", "size", "into", "seat", "verdicts", "dataset")
-    }
+    mine = {name for name in SelfImitation.model_fields if name not in ("id", "when", "from_", "size", "into", "verdicts", "dataset")}
     assert mine == {field.name for field in fields(Settings)}
 
 
