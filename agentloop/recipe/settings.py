@@ -155,7 +155,7 @@ class Prompt(Part):
     """What stands in the prompt beside the environment's own words."""
 
     examples: Amount | str = 0
-    """Worked examples in the prompt: how many of those that the environment offers, or a text file with one's own."""
+    """Worked examples in the prompt: how many of those that the environment offers, or a YAML or JSON file with one's own."""
     system: str | None = None
     """System prompt in place of the environment's."""
 
