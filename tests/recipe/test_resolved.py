@@ -105,7 +105,7 @@ def recipes(draw: st.DrawFn) -> dict[str, Any]:
         "name": "drawn",
         "description": draw(st.text(st.characters(exclude_categories=["C"]), max_size=30)),
         "model": "org/name",
-        "engine": draw(bodies(Engine, kind="auto", max_lora_rank=64)),
+        "engine": draw(bodies(Engine, kind="auto", max_lora_rank=64, max_loras=9)),
         "environment": {
             "id": "textcraft",
             "depth": draw(st.one_of(st.integers(), st.text(max_size=5), st.lists(st.booleans(), max_size=2))),
