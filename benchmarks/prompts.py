@@ -4,7 +4,7 @@
 
 The quickstart compares a trained adapter with the base under one prompt. That says something about a skill only if the prompt is the best
 that the base can be given, so every prompt here is played greedily on the same dev tasks. First the number of worked examples is
-varied under the environment's own words, then the words under the two best numbers.
+varied under the environment's own words, then the words under the best number of examples.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from agentloop.sampling.settings import SampleSettings
 from agentloop.trace.render import Renderer
 
 OPTIONS = {"kind": "story", "levels": [1, 2, 3]}
-EXAMPLES = (0, 1, 2, 4, 6)
+EXAMPLES = (1, 2, 4, 6)
 SETTINGS = SampleSettings(temperature=0.0, max_tokens=16, max_turns=6, concurrency=64)
 
 
@@ -83,8 +83,8 @@ async def measure(limit: int) -> list[dict[str, Any]]:
             tasks = frozen_tasks(await pool.tasks("dev"), limit)
             own = [(examples, "own", None) for examples in EXAMPLES]
             await _try(own, found, tasks, engine, pool, renderer, work)
-            best = sorted(found, key=lambda entry: -entry["success"])[:2]
-            others = [(entry["examples"], name, text) for entry in best for name, text in wordings().items()]
+            best = max(found, key=lambda entry: entry["success"])
+            others = [(best["examples"], name, text) for name, text in wordings().items()]
             await _try(others, found, tasks, engine, pool, renderer, work)
     return found
 
