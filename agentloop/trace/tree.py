@@ -20,9 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-DrawKind = Literal[
-    "policy", "deduplicated", "uct", "beam", "best_of_n", "admissible", "forced", "constrained", "foreign", "authored"
-]
+DrawKind = Literal["policy", "deduplicated", "uct", "beam", "best_of_n", "admissible", "forced", "constrained", "foreign", "authored"]
 """How a turn's completion came about. Only "policy" (a plain draw of the behaviour policy) has an importance ratio: of de-duplicated draws
 one stands for several, what follows a node that a search chose (uct, beam, best_of_n) is there because of its outcome, and an admissible
 action was scored and not generated.
