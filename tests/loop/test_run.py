@@ -16,6 +16,7 @@ import pytest
 from agentloop.cli.main import run as agentloop
 from agentloop.dataset.store import ParquetRows
 from agentloop.recipe import load
+from agentloop.report.summary import summarise
 from agentloop.run.directory import RunDirectory
 from agentloop.run.journal import Journal
 from agentloop.trace.store import read_trees
@@ -85,6 +86,7 @@ def test_a_finished_run_does_nothing_when_it_is_started_again(finished_run: tupl
     assert agentloop(["run", str(recipe), "--out", str(out), "--quiet"]) == 0
     assert finished(out) == STAGES
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")} == before
+    assert summarise(RunDirectory(out)).state == "finished"
 
 
 def test_other_settings_on_a_run_are_refused(finished_run: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
