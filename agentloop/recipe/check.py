@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from agentloop.errors import nearest
 from agentloop.recipe.control import Python
 from agentloop.recipe.flow import flow_problems
-from agentloop.recipe.judge import ScoringJudge
+from agentloop.recipe.judge import ModelJudge, ScoringJudge
 from agentloop.recipe.measure import Evaluate
 from agentloop.recipe.problem import Problem
 from agentloop.recipe.recipe import Recipe
@@ -64,7 +64,7 @@ def _names(recipe: Recipe, stages: Stages) -> Iterator[Problem]:
 def _roles(recipe: Recipe, stages: Stages) -> Iterator[Problem]:
     names = recipe.role_names()
     for path, stage in stages:
-        for where, name in _named_roles(path, stage):
+        for where, name in named_roles(path, stage):
             if name not in names:
                 near = nearest(name, names)
                 yield Problem(
@@ -76,6 +76,8 @@ def _roles(recipe: Recipe, stages: Stages) -> Iterator[Problem]:
                 yield Problem(where, f"role {name!r} has no adapter, so it cannot be trained")
             elif isinstance(stage, Play) and where[-1] != "critic" and kind == "scoring":
                 yield Problem(where, f"role {name!r} is a scoring model, so it cannot act")
+            elif isinstance(stage, ModelJudge) and kind == "scoring":
+                yield Problem(where, f"role {name!r} is a scoring model, so it cannot answer", expected="critic: scoring, or another role")
             elif isinstance(stage, ScoringJudge) and kind != "scoring":
                 scoring = [other for other in names if recipe.role(other).kind == "scoring"]
                 yield Problem(where, f"role {name!r} is no scoring model", expected=", ".join(scoring) or "a role with 'model'")
@@ -93,7 +95,7 @@ def _slots(recipe: Recipe) -> Iterator[Problem]:
         yield Problem(("engine", "max_loras"), message, slots, f"at least {needed}: two for each role, and a spare")
 
 
-def _named_roles(path: Path, stage: Stage) -> Iterator[tuple[Path, str]]:
+def named_roles(path: Path, stage: Stage) -> Iterator[tuple[Path, str]]:
     """Every role that a stage names: its own, of its seats, and the critic that steers a search."""
     if hasattr(stage, "role"):
         yield (*path, "role"), stage.role
