@@ -80,6 +80,7 @@ class Episode:
     Attributes:
         sample: Its number in the group.
         seed: Its seed.
+        parent: The turn that it goes on from; None for an episode from the start.
         turns: The turns played, in order; complete also where the episode broke.
         system_prompt: Text of the system message.
         first_observation: What `reset` returned.
@@ -92,6 +93,7 @@ class Episode:
 
     sample: int
     seed: int
+    parent: str | None = None
     turns: list[Turn] = field(default_factory=list)
     system_prompt: str = ""
     first_observation: str = ""
@@ -148,7 +150,8 @@ async def play(task: Task, sample: int, seed: int, *, seat: Seat, pool: Pool) ->
                 player = await stack.enter_async_context(pool.instance())
                 episode.first_observation = await player.reset(task)
             episode.system_prompt = player.system_prompt() if seat.preface.system_prompt is None else seat.preface.system_prompt
-            await _play_turns(episode, seat, player)
+            conversation = open_conversation(seat, episode.system_prompt)
+            await play_on(episode, seat, player, conversation, episode.first_observation, turns=seat.settings.max_turns)
     except EngineFailure as error:
         episode.break_off(f"engine.{error.kind}", error)
     except EnvironmentFailure as error:
@@ -163,19 +166,35 @@ async def play(task: Task, sample: int, seed: int, *, seat: Seat, pool: Pool) ->
     return episode
 
 
-async def _play_turns(episode: Episode, seat: Seat, player: Player) -> None:
-    """Play until the episode ends or is cut; adds to `episode` turn by turn, so that what was played survives a failure."""
-    settings = seat.settings
-    conversation = Conversation(
+def open_conversation(seat: Seat, system_prompt: str) -> Conversation:
+    """The seat's context at the start of an episode, before anything was observed."""
+    return Conversation(
         seat.renderer,
-        episode.system_prompt,
+        system_prompt,
         examples=seat.preface.examples,
         max_context=seat.engine.info.max_model_len,
-        reserve=settings.max_tokens,
-        overflow=settings.overflow,
+        reserve=seat.settings.max_tokens,
+        overflow=seat.settings.overflow,
     )
-    observation, total = episode.first_observation, 0.0
-    for _ in range(settings.max_turns):
+
+
+async def play_on(
+    episode: Episode, seat: Seat, player: Player, conversation: Conversation, observation: str, *, total: float = 0.0, turns: int
+) -> None:
+    """Play from where `player` and `conversation` are until the episode ends or is cut; adds to `episode` turn by turn, so that what was
+    played survives a failure.
+
+    Args:
+        observation: What is observed now.
+        total: The return so far.
+        turns: Most turns that may still be played; at least 1.
+
+    Raises:
+        ContextFull: Not even one turn fits.
+        EngineFailure: The engine gave way.
+        EnvironmentFailure: The environment did.
+    """
+    for _ in range(turns):
         try:
             prompt = conversation.observe(observation)
             if prompt.asks_summary:
@@ -216,7 +235,7 @@ async def _sample(episode: Episode, seat: Seat, conversation: Conversation, prom
         seconds = time.monotonic() - begun
     turn = Turn(
         id=f"{episode.sample}.{number}",
-        parent=episode.turns[-1].id if episode.turns else None,
+        parent=episode.turns[-1].id if episode.turns else episode.parent,
         extends=prompt.extends,
         fresh=prompt.fresh,
         prompt_ids=prompt.ids,
