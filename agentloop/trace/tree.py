@@ -84,6 +84,8 @@ class Turn:
         draw: How it was sampled.
         seat: The seat that acted.
         role: The role (hence adapter) that played the seat.
+        given: Whether the turn was taken over from another tree, on the way to the node that an episode started from. It was played and
+            paid for there: here it is context, no episode of its own, and no builder trains on it.
         info: What the environment reports of the step (JSON values), shown and stored, never trained on.
         seconds: Wall-clock seconds of (generation, environment step); not part of the content hash.
         cached_tokens: Prompt tokens that the engine took from its prefix cache; not part of the content hash.
@@ -107,6 +109,7 @@ class Turn:
     finish: Finish = "stop"
     seat: str = "actor"
     role: str = "actor"
+    given: bool = False
     info: dict[str, Any] = field(default_factory=dict)
     seconds: tuple[float, float] = (0.0, 0.0)
     cached_tokens: int = 0
@@ -220,9 +223,9 @@ class Tree:
         return self._children.get(turn_id, ())
 
     def leaves(self, *, seat: str | None = None) -> Iterator[Turn]:
-        """Turns without children that ended an episode or were cut, critics' turns left out."""
+        """Turns without children that ended an episode or were cut; critics' turns and turns taken over from another tree left out."""
         for turn in self.turns:
-            if turn.fresh == "critic" or (seat is not None and turn.seat != seat):
+            if turn.fresh == "critic" or turn.given or (seat is not None and turn.seat != seat):
                 continue
             if not any(child.fresh != "critic" for child in self.children(turn.id)):
                 yield turn
@@ -274,8 +277,10 @@ class Tree:
     def merge(fragments: Sequence[Tree]) -> Tree:
         """Join fragments of one tree, ordered by their samples, so that the result does not depend on who finished first.
 
+        Fragments of episodes that start from one node each hold the way to it; turns taken over (`Turn.given`) are kept once.
+
         Raises:
-            ValueError: The fragments are of different trees, or share a turn.
+            ValueError: The fragments are of different trees, or share a turn that they did not take over.
         """
         if not fragments:
             raise ValueError("no fragments to merge")
@@ -284,9 +289,17 @@ class Tree:
         for other in ordered[1:]:
             if (other.id, other.task, other.environment) != (first.id, first.task, first.environment):
                 raise ValueError(f"fragments of different trees: {first.id!r} and {other.id!r}")
+        turns: list[Turn] = []
+        taken: dict[str, Turn] = {}
+        for turn in (turn for fragment in ordered for turn in fragment.turns):
+            if not turn.given or turn.id not in taken:
+                turns.append(turn)
+                taken |= {turn.id: turn} if turn.given else {}
+            elif taken[turn.id] != turn:
+                raise ValueError(f"tree {first.id}: two fragments took over turn {turn.id!r}, each another")
         return replace(
             first,
-            turns=tuple(turn for fragment in ordered for turn in fragment.turns),
+            turns=tuple(turns),
             verdicts=tuple(verdict for fragment in ordered for verdict in fragment.verdicts),
             failures=tuple(failure for fragment in ordered for failure in fragment.failures),
             samples=tuple(sample for fragment in ordered for sample in fragment.samples),
