@@ -26,7 +26,7 @@ AVAILABLE: dict[str, frozenset[str]] = {
     "stage": frozenset({"sample", "build", "train", "evaluate", "gate"}),
     "sampling method": frozenset({"group"}),
     "critic": frozenset(),
-    "dataset": frozenset({"self_imitation", "mix"}),
+    "dataset": frozenset({"self_imitation", "reflection", "direct_revision", "optimal_only", "preference", "mix"}),
     "training method": frozenset({"sft"}),
     "metric": frozenset({"success", "reward", "turns", "tokens"}),
     "overflow policy": frozenset({"stop", "window", "summarise"}),
