@@ -68,7 +68,9 @@ class Ledger:
                 context[turn.id] = prompt + generated
                 if turn.authored or turn.given:  # nobody sampled it, or it was paid for where it was
                     continue
-                if turn.fresh == "critic" or turn.seat == "critic":
+                if turn.foreign:
+                    prompt, generated = (int(turn.info.get(f"{name}_tokens", 0)) for name in ("prompt", "completion"))
+                if turn.from_critic:
                     tokens = Tokens(judged=prompt + generated, turns=1)
                 else:
                     tokens = Tokens(prompt=prompt, cached=turn.cached_tokens, generated=generated, turns=1)

@@ -106,6 +106,10 @@ class TreeWriter:
             if len(self._pending) >= self._shard_episodes or self._pending_bytes >= self._shard_bytes:
                 self._roll()
 
+    def holds(self, fragment: Tree) -> bool:
+        """Whether every sample of the fragment is there already (of a tree without samples, the tree)."""
+        return _keys(fragment.id, fragment.samples) <= self.finished
+
     def fragments(self) -> Iterator[Tree]:
         """What has been added so far, in the order in which it was."""
         if self._complete:
