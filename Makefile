@@ -8,6 +8,9 @@
 .PHONY: setup demo test lint types format
 .DEFAULT_GOAL := help
 
+# Containers often set this, and then every process compiles torch and vLLM anew, which takes ten seconds each time.
+unexport PYTHONDONTWRITEBYTECODE
+
 AT_LEAST_311 = import sys; sys.exit(sys.version_info < (3, 11))
 BIN = .venv/bin
 
