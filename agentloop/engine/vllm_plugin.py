@@ -64,14 +64,18 @@ def register() -> None:
 def _fork_processes() -> None:
     """Let the engine and its worker be forked from the server, which has imported everything, in place of being started anew.
 
-    On a CPU vLLM starts them one after the other, and each imports torch and vLLM for ten seconds, which is nearly all of the time that
-    the server of a small model takes to start. It does so because the settings of OpenMP are read once a process: a forked worker would
-    keep the server's. Intel's runtime reads them anew after a fork; where it is not preloaded, nothing is changed.
+    On a CPU vLLM starts them one after the other, and each imports torch and vLLM for ten seconds: nearly all of the time that the server
+    of a small model takes to start. It does so because OpenMP reads its settings once a process, and the worker's differ from the
+    server's. Intel's OpenMP reads them anew after a fork; where it is not preloaded, nothing is changed.
     """
+    import torch
     from vllm.platforms import current_platform
 
     if not current_platform.is_cpu() or "libiomp" not in os.environ.get("LD_PRELOAD", ""):
         return
+    # Initialises OpenMP in this process with its own settings. The engine puts the worker's into the environment while it forks it, and
+    # would otherwise take them for itself and be bound to the worker's first core.
+    torch.get_num_threads()
     platform = type(current_platform)
     configure = platform.check_and_update_config
     if getattr(configure, "agentloop_forks", False):
