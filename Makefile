@@ -1,5 +1,5 @@
 # setup: .venv with all that this machine can use (see .ci/setup.py); nothing is done while pyproject.toml is unchanged
-# demo:  a small model gets better at a tool task from its own experience, about ten minutes on two cores
+# demo:  a small model gets better at a tool task from its own experience, about nine minutes on two cores
 # test:  the tests, with vLLM really serving where it is installed
 # lint, types: ruff and mypy
 #
