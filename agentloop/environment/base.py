@@ -86,11 +86,11 @@ class Environment:
         return None
 
     def snapshot(self) -> Any | None:
-        """The present state, for `restore`; None means that states are reached by replay from the root."""
+        """A copy of the present state, for `restore`; None means that states are reached by replay from the root."""
         return None
 
     def restore(self, state: Any) -> None:
-        """Return to a state that `snapshot` gave, any number of times."""
+        """Return to a state that `snapshot` gave, of this or another instance in the process, any number of times."""
         raise NotImplementedError(f"{type(self).__name__} has no snapshots; states are reached by replay")
 
     def demonstration(self, task: Task) -> Sequence[str] | None:

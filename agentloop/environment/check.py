@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -198,22 +199,25 @@ async def _processes(subject: _Subject) -> str:
 
 
 async def _snapshots(subject: _Subject) -> str:
-    """Restoring a snapshot, twice, leads where playing from the root leads."""
+    """Restoring a snapshot, twice and in another instance, leads where playing from the root leads."""
     script = max(subject.scripts, key=lambda script: len(script.actions))
-    async with subject.pool() as pool, pool.instance() as player:
+    pool = subject.pool(2)
+    async with pool, pool.instance() as player, AsyncExitStack() as stack:
         await player.reset(script.task)
         if await player.snapshot() is None:
             raise _NotHeld("no snapshots: states are reached by replay", applies=False)
+        other = await stack.enter_async_context(pool.instance()) if pool.limit > 1 else player
         played = subject.played[subject.scripts.index(script)]
         for cut in sorted({0, len(played.outcomes) // 2, max(len(played.outcomes) - 1, 0)}):
             await player.reset(script.task)
             for action in script.actions[:cut]:
                 await player.step(action)
             state = await player.snapshot()
-            for attempt in ("straight on", "restored once", "restored again"):
+            for attempt in ("straight on", "restored once", "restored again", "restored in another instance"):
+                where = other if attempt == "restored in another instance" else player
                 if attempt != "straight on":
-                    await player.restore(state)
-                rest = [await player.step(action) for action in script.actions[cut : len(played.outcomes)]]
+                    await where.restore(state)
+                rest = [await where.step(action) for action in script.actions[cut : len(played.outcomes)]]
                 if tuple(result.observation for result in rest) != played.observations[cut + 1 :]:
                     raise _NotHeld(f"task {script.task.id!r}, snapshot after {cut} steps, {attempt}: other observations than by replay")
     return "restored states go on as replayed ones"
@@ -326,7 +330,7 @@ CLAIMS: tuple[tuple[str, Claim, str], ...] = (
         "that grows",
     ),
     ("processes", _processes, "sort sets and directory listings before using their order, and do not use hash() of text"),
-    ("snapshots", _snapshots, "return a copy of all the state from snapshot(), and copy it again in restore()"),
+    ("snapshots", _snapshots, "return a copy of all the state from snapshot(), task included, and copy it again in restore()"),
     ("isolation", _isolation, "keep state in self, not in the class, the module or a file of fixed name"),
     ("releases", _releases, "stop threads and processes, and close files and sockets, in close()"),
 )

@@ -20,7 +20,7 @@ class Progress:
 
     Attributes:
         name: What runs, for example "trees" or "test base".
-        total: Episodes in all.
+        total: Episodes in all (of a search: trees; so below).
         resumed: Episodes that an earlier attempt of the run had finished.
         finished: Episodes finished now.
         succeeded: Of those finished now, the successful ones.
@@ -30,6 +30,9 @@ class Progress:
         generated: Tokens generated now.
         prompt: Prompt tokens sent now.
         cached: Of these, taken from the engine's prefix cache.
+        unit: What is counted: "episodes" or "trees".
+        simulations: Simulations of trees that have ended.
+        broken: Candidates of a search that broke, without their tree's failing.
         clock: Seconds from any origin.
         started: What `clock` said at the start.
     """
@@ -45,6 +48,9 @@ class Progress:
     generated: int = 0
     prompt: int = 0
     cached: int = 0
+    unit: str = "episodes"
+    simulations: int = 0
+    broken: int = 0
     clock: Callable[[], float] = time.monotonic
     started: float = field(init=False)
 
@@ -73,18 +79,40 @@ class Progress:
 
     def line(self) -> str:
         """All of it in one line."""
-        parts = [f"{self.name}: {self.done}/{self.total} episodes"]
+        parts = [f"{self.name}: {self.done}/{self.total} {self.unit}"]
         if self.resumed:
             parts.append(f"{self.resumed} of them before")
         if self.success is not None:
             parts.append(f"success {self.success:.0%}")
+        if self.simulations:
+            parts.append(f"{self.simulations} simulations")
         parts.append(f"{self.tokens_per_second:.0f} tokens/s")
         if self.failures:
             parts.append("failed " + ", ".join(f"{kind} {count}" for kind, count in self.failures.most_common()))
+        if self.broken:
+            parts.append(f"{self.broken} candidates broke")
         if self.retried:
             parts.append(f"retried {self.retried}")
         parts.append(_clock_time(self.seconds))
         return " · ".join(parts)
+
+
+class Shown(Protocol):
+    """Numbers of a stage that can be told in a line: `Progress`, or those of a judge."""
+
+    @property
+    def total(self) -> int:
+        """What there is to do."""
+        ...
+
+    @property
+    def done(self) -> int:
+        """What need not be done any more."""
+        ...
+
+    def line(self) -> str:
+        """All of it in one line."""
+        ...
 
 
 class Display(Protocol):
@@ -94,7 +122,7 @@ class Display(Protocol):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None: ...
 
-    def update(self, progress: Progress) -> None:
+    def update(self, progress: Shown) -> None:
         """The numbers have changed."""
         ...
 
@@ -108,7 +136,7 @@ class Quiet:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
         return None
 
-    def update(self, progress: Progress) -> None:
+    def update(self, progress: Shown) -> None:
         return None
 
 
@@ -120,9 +148,9 @@ class LogLines(Quiet):
         self._every = every
         self._clock = clock
         self._last = clock()
-        self._unsaid: Progress | None = None
+        self._unsaid: Shown | None = None
 
-    def update(self, progress: Progress) -> None:
+    def update(self, progress: Shown) -> None:
         self._unsaid = progress
         if self._clock() - self._last >= self._every or progress.done == progress.total:
             self._say()
@@ -155,7 +183,7 @@ class LiveLine(Quiet):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
         self._live.stop()
 
-    def update(self, progress: Progress) -> None:
+    def update(self, progress: Shown) -> None:
         self._live.update(self._text(progress.line(), overflow="ellipsis", no_wrap=True))
 
 

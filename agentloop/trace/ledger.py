@@ -66,12 +66,18 @@ class Ledger:
                 prompt = len(turn.prompt_ids) + (context[turn.extends] if turn.extends is not None else 0)
                 generated = len(turn.completion_ids)
                 context[turn.id] = prompt + generated
-                if turn.authored:
+                if turn.authored or turn.given:  # nobody sampled it, or it was paid for where it was
                     continue
-                if turn.fresh == "critic" or turn.seat == "critic":
+                if turn.foreign:
+                    prompt, generated = (int(turn.info.get(f"{name}_tokens", 0)) for name in ("prompt", "completion"))
+                if turn.from_critic:
                     tokens = Tokens(judged=prompt + generated, turns=1)
                 else:
-                    tokens = Tokens(prompt=prompt, cached=turn.cached_tokens, generated=generated * turn.draw.copies, turns=1)
+                    tokens = Tokens(prompt=prompt, cached=turn.cached_tokens, generated=generated, turns=1)
+                    if turn.draw.kind == "admissible":  # read by the model, not written
+                        tokens = Tokens(prompt=prompt + generated, cached=turn.cached_tokens, turns=1)
+                    spent = turn.spent
+                    tokens += Tokens(prompt=spent.prompt, cached=spent.cached, generated=spent.generated, turns=spent.requests)
                 account = Account(stage, iteration, turn.role)
                 entries[account] = entries.get(account, Tokens()) + tokens
         return Ledger(entries)

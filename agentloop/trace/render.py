@@ -74,11 +74,11 @@ class Renderer:
             messages += [example] if isinstance(example, Message) else [Message("user", example[0]), Message("assistant", example[1])]
         return messages
 
-    def render(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """Ids of a whole prompt, generation prompt included; contents that are ids stay as they are."""
+    def render(self, messages: Sequence[Message], *, generate: bool = True) -> tuple[int, ...]:
+        """Ids of a whole prompt, with a generation prompt at its end if `generate`; contents that are ids stay as they are."""
         ids: list[int] = []
         run: list[Piece] = []
-        for piece in self._template.pieces(messages):
+        for piece in self._template.pieces(messages, generate=generate):
             if isinstance(piece, Piece):
                 run.append(piece)
             else:
@@ -97,6 +97,17 @@ class Renderer:
         # Encoded behind the token that it follows, since some tokenizers treat the beginning of a text differently.
         anchored = self._encoder.ids([Piece(self._template.end_of_turn, trusted=True), *body])
         return tuple(anchored[anchored.index(self.end_of_turn_id) + 1 :])
+
+    def written(self, text: str) -> tuple[int, ...]:
+        """Ids of a completion that is written rather than sampled, stop token included: for authored turns."""
+        said = [Piece(text, markup=True), Piece(self._template.end_of_turn, trusted=True)]
+        # Encoded behind the generation prompt's last words and cut off there, for the tokenizers that `bridge` tells of.
+        before = [Piece(self._template.bridge.after, trusted=True)]
+        length = len(self._encoder.ids(before))
+        anchored = self._encoder.ids([*before, *said])
+        if anchored[:length] == self._encoder.ids(before) and self.text(anchored[length:]) == text:
+            return tuple(anchored[length:])
+        return tuple(self._encoder.ids(said))
 
     def keeps(self, completion_ids: Sequence[int]) -> bool:
         """Whether a context may be appended to after this completion."""

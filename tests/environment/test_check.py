@@ -101,6 +101,12 @@ def test_tools_are_called_by_their_schema(write) -> None:
             "other observations than by replay",
         ),
         (
+            "snapshots",
+            "def snapshot(self):\n    self.kept = self.n\n    return 'kept'\n"
+            "def restore(self, state):\n    self.n = getattr(self, 'kept', 0)",
+            "restored in another instance: other observations than by replay",
+        ),
+        (
             "isolation",
             "def reset(self, task):\n    _Count.n = task.data['start']\n    return str(self.n)\ndef step(self, action):\n"
             "    _Count.n += action == str(_Count.n + 1)\n    return StepResult(str(_Count.n), 1.0, _Count.n % 10 == 3)",

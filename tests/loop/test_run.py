@@ -28,16 +28,6 @@ def finished(out: Path) -> list[str]:
     return [entry.stage for entry in Journal(out / "journal.jsonl").entries if entry.event == "finished"]
 
 
-@pytest.fixture(scope="module")
-def finished_run(tmp_path_factory: pytest.TempPathFactory, toy_model: Path) -> tuple[Path, Path]:
-    """(recipe, directory) of one finished toy run, shared by the tests that only look at it."""
-    folder = tmp_path_factory.mktemp("finished")
-    for file in (Path(__file__).parent / "toy").iterdir():
-        (folder / file.name).write_text(file.read_text().replace("MODEL", str(toy_model)))
-    assert agentloop(["run", str(folder / "recipe.yaml"), "--out", str(folder / "out"), "--quiet"]) == 0
-    return folder / "recipe.yaml", folder / "out"
-
-
 def test_every_stage_runs_once_and_leaves_its_artifact(finished_run: tuple[Path, Path]) -> None:
     _, out = finished_run
     assert finished(out) == STAGES
@@ -187,6 +177,7 @@ def context_text(recipe: Path) -> Callable[[Sequence[int]], str]:
     return AutoTokenizer.from_pretrained(load(recipe).model).decode
 
 
+@pytest.mark.usefixtures("warm_training")
 def test_conditions_mixes_and_earlier_iterations(toy_recipe: Callable[..., Path], tmp_path: Path) -> None:
     recipe = toy_recipe(
         (

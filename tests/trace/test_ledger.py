@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agentloop.trace.ledger import Account, Ledger, Tokens
 from agentloop.trace.store import TreeWriter, read_trees
-from agentloop.trace.tree import Draw, Tree, Turn
+from agentloop.trace.tree import Draw, Spent, Tree, Turn
 
 MakeTree = Callable[..., Tree]
 
@@ -36,6 +36,12 @@ def test_a_prompt_is_the_context_of_its_turn(make_tree: MakeTree) -> None:
     assert Ledger.of_trees([tree], "trees").total().prompt == expected
 
 
+def test_turns_that_were_taken_over_were_paid_for_elsewhere(make_tree: MakeTree) -> None:
+    tree = make_tree("t0", (0,), tokens=4)
+    taken = dataclasses.replace(tree, turns=(dataclasses.replace(tree.turns[0], given=True), *tree.turns[1:]))
+    assert Ledger.of_trees([taken], "again").total() == Tokens(prompt=10, cached=3, generated=1, turns=1)
+
+
 def test_critics_are_judged_tokens_of_their_role_and_authored_turns_cost_nothing(make_tree: MakeTree) -> None:
     tree = make_tree("t0", (0,))
     question = Turn("c", "0.1", None, (1,) * 30, (2,) * 3, (-1.0,) * 3, "Bad", Draw("base"), fresh="critic", seat="critic", role="judge")
@@ -45,11 +51,20 @@ def test_critics_are_judged_tokens_of_their_role_and_authored_turns_cost_nothing
     assert ledger.total(role="actor") == Ledger.of_trees([tree], "trees").total()
 
 
-def test_copies_were_all_generated(make_tree: MakeTree) -> None:
+def test_what_was_sampled_and_not_kept_is_counted_too(make_tree: MakeTree) -> None:
     tree = make_tree("t0", (0,))
+    spent = Spent(requests=2, prompt=20, cached=16, generated=5)
     draw = dataclasses.replace(tree.turns[1].draw, copies=3, kind="deduplicated")
-    several = dataclasses.replace(tree, turns=(tree.turns[0], dataclasses.replace(tree.turns[1], draw=draw)))
-    assert Ledger.of_trees([several], "s").total().generated == Ledger.of_trees([tree], "s").total().generated + 2
+    several = dataclasses.replace(tree, turns=(tree.turns[0], dataclasses.replace(tree.turns[1], draw=draw, spent=spent)))
+    expected = Ledger.of_trees([tree], "s").total() + Tokens(prompt=20, cached=16, generated=5, turns=2)
+    assert Ledger.of_trees([several], "s").total() == expected
+
+
+def test_an_admissible_action_was_read_and_not_generated(make_tree: MakeTree) -> None:
+    tree = make_tree("t0", (0,))
+    turns = tuple(dataclasses.replace(turn, draw=dataclasses.replace(turn.draw, kind="admissible")) for turn in tree.turns)
+    counted, sampled = (Ledger.of_trees([one], "s").total() for one in (dataclasses.replace(tree, turns=turns), tree))
+    assert counted == dataclasses.replace(sampled, generated=0, prompt=sampled.prompt + sampled.generated)
 
 
 def test_a_resumed_stage_counts_the_same(tmp_path: Path, make_tree: MakeTree) -> None:

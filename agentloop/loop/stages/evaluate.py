@@ -65,9 +65,9 @@ async def _play(run: StageRun, context: Context, stage: Evaluate, outcome: Outco
             split=stage.split,
             choose=frozen_tasks,
         )
-        outcome.about |= sampling_facts(evaluations[name].sampling)
         if check:
             outcome.about["adapter_check"] = check
+    outcome.about |= sampling_facts(*(evaluation.sampling for evaluation in evaluations.values()))
     return evaluations
 
 
