@@ -76,6 +76,7 @@ class _Stage:
         self._started = 0
         self._progress = Progress(origin.stage, len(tasks) * settings.samples)
         self.admission = Admission(settings.concurrency, min(settings.alive, pool.limit))
+        self._kept_at_once = asyncio.Semaphore(settings.alive)
 
     def heard(self, generation: Generation) -> None:
         """Count a generation and show it."""
@@ -119,20 +120,27 @@ class _Stage:
     async def _run_episode(self, task: Task, sample: int, seat: Seat) -> None:
         try:
             episode = await self._play(task, sample, seat)
-            tree = self._fragment(task, episode)
-            if episode.failure is not None:
-                self._progress.failures[episode.failure.kind] += 1
-                self._failed.append(tree)
-            else:
-                with self.admission.environment():  # alive until it is kept, so that a slow disk cannot pile up finished episodes
-                    await keep(self._sink, tree)
-                self._progress.finished += 1
-                self._progress.succeeded += episode.success
-                self._count(episode)
+            # It makes room for the next one before it is on the disk, but no more of them wait for a slow disk than may be alive.
+            await self._kept_at_once.acquire()
         finally:
             self.admission.leave()
+        try:
+            await self._settle(self._fragment(task, episode), episode)
+        finally:
+            self._kept_at_once.release()
         self._display.update(self._progress)
         self._failures.check(self._started)
+
+    async def _settle(self, tree: Tree, episode: Episode) -> None:
+        """Keep and count an episode that has ended; one that failed is kept when the stage ends."""
+        if episode.failure is not None:
+            self._progress.failures[episode.failure.kind] += 1
+            self._failed.append(tree)
+            return
+        await keep(self._sink, tree)
+        self._progress.finished += 1
+        self._progress.succeeded += episode.success
+        self._count(episode)
 
     async def _play(self, task: Task, sample: int, seat: Seat) -> Episode:
         """Play one episode, again where it broke by something that may pass."""
