@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from agentloop.dataset.row import Row
 from agentloop.trace.tree import Tree, Turn
 
 Decode = Callable[[Sequence[int]], str]
@@ -61,11 +60,6 @@ class Example:
     trained: bool
     turns: tuple[TurnView, ...]
     last_observation: str
-
-
-def trained_turns(rows: Iterable[Row]) -> set[tuple[str, str]]:
-    """(tree id, turn id) of every turn that some row trains on."""
-    return {(row.provenance.tree, turn) for row in rows for turn in row.provenance.turns}
 
 
 def examples(trees: Iterable[Tree], trained: set[tuple[str, str]], decode: Decode, *, successes: int = 3, others: int = 3) -> list[Example]:
