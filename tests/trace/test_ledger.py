@@ -45,6 +45,14 @@ def test_critics_are_judged_tokens_of_their_role_and_authored_turns_cost_nothing
     assert ledger.total(role="actor") == Ledger.of_trees([tree], "trees").total()
 
 
+def test_what_another_model_read_and_wrote_is_judged_as_its_server_counts(make_tree: MakeTree) -> None:
+    tree = make_tree("t0", (0,))
+    info = {"question": "?", "prompt_tokens": 40, "completion_tokens": 2}
+    far = Turn("c", "0.1", None, (), (), None, "Bad", Draw("x", kind="foreign"), fresh="critic", seat="critic", role="far", info=info)
+    ledger = Ledger.of_trees([tree.with_verdicts((), (far,))], "trees")
+    assert ledger.total(role="far") == Tokens(judged=42, turns=1)
+
+
 def test_copies_were_all_generated(make_tree: MakeTree) -> None:
     tree = make_tree("t0", (0,))
     draw = dataclasses.replace(tree.turns[1].draw, copies=3, kind="deduplicated")
