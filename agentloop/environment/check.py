@@ -10,12 +10,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 import psutil
 
-from agentloop.environment.base import SPLITS, Split, Task
+from agentloop.environment.base import SPLITS, Environment, Split, Task
 from agentloop.environment.failure import EnvironmentFailure
 from agentloop.environment.pool import EnvironmentPool
 from agentloop.environment.registry import EnvironmentSpec
@@ -31,6 +32,7 @@ from agentloop.environment.rehearse import (
     to_json,
     write_script,
 )
+from agentloop.environment.tools import ToolEnvironment
 
 TASKS_A_SPLIT = 3
 PROCESS_TIMEOUT = 180.0
@@ -132,13 +134,20 @@ async def _plays(subject: _Subject) -> str:
         subject.played = [await play(player, script) for script in subject.scripts]
         prompt = player.system_prompt()
     steps = sum(len(played.outcomes) for played in subject.played)
-    if not prompt.strip():
+    if not prompt.strip() and not (prompt == "" and _has_own_prompt(subject.spec.load())):
         raise _NotHeld("the system prompt is empty")
     seconds = time.perf_counter() - begun
     sources = sorted({script.source for script in subject.scripts})
     text = f"{len(subject.played)} episodes of {steps} steps in {seconds:.1f} s, actions from: {', '.join(sources)}"
-    weak = not {"demonstration", "actions", "tools"} & set(sources)
-    return text + (" (define demonstration() or actions(), and more will be tested)" if weak else "")
+    notes = [] if prompt else ["system_prompt() gives none"]
+    if not {"demonstration", "actions", "tools"} & set(sources):
+        notes.append("define demonstration() or actions(), and more will be tested")
+    return text + (f" ({'; '.join(notes)})" if notes else "")
+
+
+def _has_own_prompt(environment: type[Environment]) -> bool:
+    """Whether the class says its system prompt itself; then "" is a choice. Without a docstring it is an oversight."""
+    return environment.system_prompt not in (Environment.system_prompt, ToolEnvironment.system_prompt)
 
 
 async def _garbage(subject: _Subject) -> str:
@@ -190,22 +199,25 @@ async def _processes(subject: _Subject) -> str:
 
 
 async def _snapshots(subject: _Subject) -> str:
-    """Restoring a snapshot, twice, leads where playing from the root leads."""
+    """Restoring a snapshot, twice and in another instance, leads where playing from the root leads."""
     script = max(subject.scripts, key=lambda script: len(script.actions))
-    async with subject.pool() as pool, pool.instance() as player:
+    pool = subject.pool(2)
+    async with pool, pool.instance() as player, AsyncExitStack() as stack:
         await player.reset(script.task)
         if await player.snapshot() is None:
             raise _NotHeld("no snapshots: states are reached by replay", applies=False)
+        other = await stack.enter_async_context(pool.instance()) if pool.limit > 1 else player
         played = subject.played[subject.scripts.index(script)]
         for cut in sorted({0, len(played.outcomes) // 2, max(len(played.outcomes) - 1, 0)}):
             await player.reset(script.task)
             for action in script.actions[:cut]:
                 await player.step(action)
             state = await player.snapshot()
-            for attempt in ("straight on", "restored once", "restored again"):
+            for attempt in ("straight on", "restored once", "restored again", "restored in another instance"):
+                where = other if attempt == "restored in another instance" else player
                 if attempt != "straight on":
-                    await player.restore(state)
-                rest = [await player.step(action) for action in script.actions[cut : len(played.outcomes)]]
+                    await where.restore(state)
+                rest = [await where.step(action) for action in script.actions[cut : len(played.outcomes)]]
                 if tuple(result.observation for result in rest) != played.observations[cut + 1 :]:
                     raise _NotHeld(f"task {script.task.id!r}, snapshot after {cut} steps, {attempt}: other observations than by replay")
     return "restored states go on as replayed ones"
@@ -307,7 +319,7 @@ CLAIMS: tuple[tuple[str, Claim, str], ...] = (
         "plays",
         _plays,
         "reset returns the first observation (a string), step a StepResult(observation, reward, done); the class docstring is the system "
-        "prompt unless system_prompt() says otherwise",
+        'prompt unless system_prompt() says otherwise, by returning "" that there is none',
     ),
     ("garbage", _garbage, "answer what cannot be read with an observation that says what is expected, instead of raising"),
     ("done", _done, "set done=True when the episode is over, give its reward in that step, and set all state anew in reset"),
@@ -318,7 +330,7 @@ CLAIMS: tuple[tuple[str, Claim, str], ...] = (
         "that grows",
     ),
     ("processes", _processes, "sort sets and directory listings before using their order, and do not use hash() of text"),
-    ("snapshots", _snapshots, "return a copy of all the state from snapshot(), and copy it again in restore()"),
+    ("snapshots", _snapshots, "return a copy of all the state from snapshot(), task included, and copy it again in restore()"),
     ("isolation", _isolation, "keep state in self, not in the class, the module or a file of fixed name"),
     ("releases", _releases, "stop threads and processes, and close files and sockets, in close()"),
 )

@@ -13,6 +13,7 @@ FailureKind = Literal[
     "environment.step",
     "environment.timeout",
     "environment.protocol",
+    "environment.divergence",
 ]
 
 
@@ -21,7 +22,7 @@ class EnvironmentFailure(RunFailed):
 
     Kinds: "environment.create" (`__init__` raised), "environment.reset", "environment.step" (any call during an episode
     raised), "environment.timeout" (a call did not return in time), "environment.protocol" (a call returned something that
-    the protocol does not allow).
+    the protocol does not allow), "environment.divergence" (a replay of equal actions came back otherwise).
 
     Attributes:
         kind: See above.

@@ -6,6 +6,7 @@ import os
 import platform
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentloop.engine.settings import EngineSettings
@@ -15,6 +16,7 @@ from agentloop.errors import RunFailed
 from agentloop.loop.lineage import Lineage
 from agentloop.loop.serving import Serving
 from agentloop.model import ModelFolder
+from agentloop.recipe.examples import Examples, read_examples
 from agentloop.recipe.recipe import Recipe
 from agentloop.recipe.settings import Environment
 from agentloop.recipe.stage import Stage
@@ -121,12 +123,19 @@ class Context:
         """Instances of an environment for one stage; close it with `async with`."""
         return EnvironmentPool(find(environment.id), environment.options, concurrency)
 
-    def examples(self) -> int:
-        """Worked examples in every prompt."""
+    def examples(self) -> int | Examples:
+        """Worked examples in every prompt: how many of the environment's, or the user's own."""
+        return self._examples
+
+    @cached_property
+    def _examples(self) -> int | Examples:
+        """Read once, so that all stages of this process have the same."""
         examples = self.recipe.prompt.examples
-        if not isinstance(examples, int):
-            raise RunFailed("examples from a file are not available in this version; give their number")
-        return examples
+        return examples if isinstance(examples, int) else read_examples(Path(examples))
+
+    def prompt(self) -> dict[str, Any]:
+        """What the recipe adds to prompts, as JSON values: the user's own examples themselves and not the name of their file."""
+        return self.recipe.prompt.model_dump(mode="json") | {"examples": self.examples()}
 
     def versions(self) -> dict[str, Any]:
         """What the run is made with, kept in the journal."""

@@ -99,7 +99,7 @@ def fingerprint(run: StageRun, context: Context) -> str:
             "seed": recipe.seed,
             "model": recipe.model,
             "environments": {name: entry.model_dump(mode="json") for name, entry in recipe.all_environments().items()},
-            "prompt": recipe.prompt.model_dump(mode="json"),
+            "prompt": context.prompt(),
             "inputs": references.hashes(run.stage.inputs, run, context.directory),
         }
         | _judge_of(run, recipe)

@@ -32,6 +32,7 @@ def problems(recipe: Recipe) -> list[Problem]:
     return [
         *_names(recipe, stages),
         *_roles(recipe, stages),
+        *_slots(recipe),
         *_environments(recipe, stages),
         *_numbers(recipe, stages),
         *selection_problems(stages),
@@ -83,6 +84,15 @@ def _roles(recipe: Recipe, stages: Stages) -> Iterator[Problem]:
         most = recipe.engine.max_lora_rank
         if isinstance(stage, Train) and stage.rank > most:
             yield Problem((*path, "rank"), "the engine does not serve this rank", stage.rank, f"at most {most} (engine.max_lora_rank)")
+
+
+def _slots(recipe: Recipe) -> Iterator[Problem]:
+    """The engine holds the present and the next version of every role with an adapter, and needs a spare slot (docs/engines.md)."""
+    adapters = [name for name in recipe.role_names() if recipe.role(name).kind == "adapter"]
+    needed, slots = 2 * len(adapters) + 1, recipe.engine.max_loras
+    if slots is not None and slots < needed:
+        message = f"the engine has too few slots for the adapters of {', '.join(adapters)}"
+        yield Problem(("engine", "max_loras"), message, slots, f"at least {needed}: two for each role, and a spare")
 
 
 def named_roles(path: Path, stage: Stage) -> Iterator[tuple[Path, str]]:

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator, model_serializer, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, Strict, ValidationInfo, field_validator, model_serializer, model_validator
 from pydantic.functional_serializers import SerializerFunctionWrapHandler
 from pydantic_core import PydanticCustomError
 
@@ -18,6 +18,14 @@ ArtifactType = Literal["tasks", "trees", "rows", "adapter", "measurement", "stor
 
 EnvironmentId = Annotated[str, AfterValidator(lambda text, info: surroundings.environment(text, info.context))]
 ModelName = Annotated[str, AfterValidator(lambda text, info: surroundings.model(text, info.context))]
+HIGHEST_RANK = 512
+"""Highest rank of an adapter that vLLM serves, whatever it is told."""
+
+Rank = Annotated[int, Strict(), Field(ge=1, le=HIGHEST_RANK)]
+
+LORA_ARGUMENTS = {"--max-loras": "max_loras", "--max-cpu-loras": "max_loras", "--max-lora-rank": "max_lora_rank"}
+"""Words for vLLM's command line that would contradict a key without a word, and the key."""
+
 FunctionName = Annotated[str, AfterValidator(lambda text, info: surroundings.function(text, info.context))]
 
 
@@ -116,8 +124,10 @@ class Engine(Part):
     """Of weights and activations; `auto` is float32 on a CPU and bfloat16 on an accelerator."""
     max_model_len: Count | None = None
     """Longest context in tokens, completion included; null is the model's limit."""
-    max_lora_rank: Count = 64
+    max_lora_rank: Rank = 64
     """Highest adapter rank that is served."""
+    max_loras: Count | None = None
+    """Adapter slots of the server, of a running one too; null is what the roles need: two for each with an adapter, and a spare."""
     memory_gib: Positive | None = None
     """GiB for the key-value cache on a CPU."""
     gpu_memory_utilization: PositiveShare = 0.9
@@ -148,6 +158,12 @@ class Engine(Part):
                 raise trouble("engine kind 'scripted' needs 'script'", path=("kind",), expected="script: FILE.py:FUNCTION")
             if value.get("url") is not None and kind not in ("auto", "vllm"):
                 raise trouble("'url' of the engine is the address of a vLLM server", path=("kind",), found=kind, expected="vllm")
+            arguments = value.get("arguments")
+            for index, word in enumerate(arguments if isinstance(arguments, list | tuple) else ()):
+                key = LORA_ARGUMENTS.get(str(word).partition("=")[0].replace("_", "-"))
+                if key is not None:
+                    message = f"{str(word)!r} is for the engine's key {key!r} to say"
+                    raise trouble(message, path=("arguments", index), expected=f"{key}: NUMBER")
         return value
 
 
@@ -155,7 +171,7 @@ class Prompt(Part):
     """What stands in the prompt beside the environment's own words."""
 
     examples: Amount | str = 0
-    """Worked examples in the prompt: how many of those that the environment offers, or a text file with one's own."""
+    """Worked examples in the prompt: how many of those that the environment offers, or a YAML or JSON file with one's own."""
     system: str | None = None
     """System prompt in place of the environment's."""
 

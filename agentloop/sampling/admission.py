@@ -24,19 +24,21 @@ class Admission:
         slots: Most requests at the engine at once.
         episodes: Most episodes alive at once.
         patience: Seconds that an episode must have waited for its environment before another may take its place at the engine.
+        requests: Requests that one episode (of a search: one tree) has at the engine or waiting for its environment at once, about.
 
     Attributes:
         alive: Episodes admitted and not yet left.
-        waiting: Of these, episodes that wait for their environment and have done so for `patience`.
+        waiting: Requests' worth of these that wait for their environment and have done so for `patience`.
         at_engine: Requests at the engine now.
         most_at_engine: Most requests that were at the engine at once.
         most_alive: Most episodes that were alive at once.
     """
 
-    def __init__(self, slots: int, episodes: int, *, patience: float = PATIENCE) -> None:
+    def __init__(self, slots: int, episodes: int, *, patience: float = PATIENCE, requests: int = 1) -> None:
         self._patience = patience
         self._slots = slots
         self._episodes = episodes
+        self._requests = requests
         self._engine = asyncio.Semaphore(slots)
         self._room = asyncio.Event()
         self._room.set()
@@ -47,7 +49,7 @@ class Admission:
         self.most_alive = 0
 
     def _update(self) -> None:
-        if self.alive < self._episodes and self.alive - self.waiting < self._slots:
+        if self.alive < self._episodes and self.alive * self._requests - self.waiting < self._slots:
             self._room.set()
         else:
             self._room.clear()

@@ -10,67 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
-from agentloop.engine.base import Engine, EngineFailure, Generation, GenerationRequest
+from agentloop.engine.base import EngineFailure
 from agentloop.environment.base import StepResult, Task
 from agentloop.environment.failure import EnvironmentFailure
-from agentloop.sampling.admission import Admission
-from agentloop.sampling.prompt import NO_PREFACE, Preface
+from agentloop.sampling.draw import draw, turn_of
+from agentloop.sampling.failure import Broken, kind_of
+from agentloop.sampling.seat import Player, Pool, Seat, open_conversation
 from agentloop.sampling.seed import request_seed
-from agentloop.sampling.settings import SampleSettings
-from agentloop.trace.render import ContextFull, Conversation, Prompt, Renderer
-from agentloop.trace.tree import Draw, Failure, Truncation, Turn
+from agentloop.trace.render import ContextFull, Conversation, Prompt
+from agentloop.trace.tree import Failure, Truncation, Turn
 
-
-class Player(Protocol):
-    """An environment instance in the middle of an episode, with timeouts and typed failures around the environment itself."""
-
-    async def reset(self, task: Task) -> str: ...
-
-    async def step(self, action: str) -> StepResult: ...
-
-    def system_prompt(self) -> str: ...
-
-    def success(self, total: float) -> bool: ...
-
-
-class Pool(Protocol):
-    """Where players come from; leaving the context releases the player's environment, also after a failure."""
-
-    @property
-    def limit(self) -> int:
-        """Most players at once."""
-        ...
-
-    def instance(self) -> AbstractAsyncContextManager[Player]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """Who plays: everything about an episode's model that does not change from turn to turn.
-
-    Attributes:
-        engine: Generates.
-        renderer: Turns text into ids once.
-        settings: Decoding, limits and overflow policy.
-        adapter: Versioned name of the adapter that plays, or "base".
-        admission: Bounds the requests at the engine.
-        preface: What precedes the first observation.
-        heard: Called with every generation, for those who watch.
-    """
-
-    engine: Engine
-    renderer: Renderer
-    settings: SampleSettings
-    adapter: str
-    admission: Admission
-    preface: Preface = NO_PREFACE
-    heard: Callable[[Generation], None] = lambda generation: None
+__all__ = ["Episode", "Player", "Pool", "Seat", "open_conversation", "play", "play_on"]
 
 
 @dataclass
@@ -80,6 +35,7 @@ class Episode:
     Attributes:
         sample: Its number in the group.
         seed: Its seed.
+        parent: The turn that it goes on from; None for an episode from the start.
         turns: The turns played, in order; complete also where the episode broke.
         system_prompt: Text of the system message.
         first_observation: What `reset` returned.
@@ -92,6 +48,7 @@ class Episode:
 
     sample: int
     seed: int
+    parent: str | None = None
     turns: list[Turn] = field(default_factory=list)
     system_prompt: str = ""
     first_observation: str = ""
@@ -128,19 +85,22 @@ class Episode:
         finally:
             self.environment_seconds += time.monotonic() - begun
 
-    def break_off(self, kind: str, error: BaseException) -> None:
+    def break_off(self, broken: Broken) -> None:
         """Record why the episode broke, after the turns that it has."""
-        self.failure = Failure(
-            kind=kind,
-            message=str(error) or type(error).__name__,
-            sample=self.sample,
-            turn=self.turns[-1].id if self.turns else None,
-            traceback="".join(traceback.format_exception(error)),
-        )
+        self.failure = broken.failure(self.sample, self.turns[-1].id if self.turns else self.parent)
 
 
-async def play(task: Task, sample: int, seed: int, *, seat: Seat, pool: Pool) -> Episode:
-    """Play one episode of `task`. Failures of the engine and the environment are recorded in the result; anything else is raised."""
+async def play(task: Task, sample: int, seed: int, *, seat: Seat, pool: Pool, tokens: int | None = None) -> Episode:
+    """Play one episode of `task`. Failures of the engine and the environment are recorded in the result; anything else is raised.
+
+    Args:
+        task: What is played.
+        sample: Number of the episode.
+        seed: Its seed.
+        seat: Who plays.
+        pool: Where.
+        tokens: Generated tokens after which it is cut; None is no budget.
+    """
     episode = Episode(sample=sample, seed=seed)
     try:
         async with AsyncExitStack() as stack:
@@ -148,34 +108,46 @@ async def play(task: Task, sample: int, seed: int, *, seat: Seat, pool: Pool) ->
                 player = await stack.enter_async_context(pool.instance())
                 episode.first_observation = await player.reset(task)
             episode.system_prompt = player.system_prompt() if seat.preface.system_prompt is None else seat.preface.system_prompt
-            await _play_turns(episode, seat, player)
-    except EngineFailure as error:
-        episode.break_off(f"engine.{error.kind}", error)
-    except EnvironmentFailure as error:
-        episode.break_off(error.kind, error)
+            conversation = open_conversation(seat, episode.system_prompt)
+            await play_on(episode, seat, player, conversation, episode.first_observation, turns=seat.settings.max_turns, tokens=tokens)
+    except (EngineFailure, EnvironmentFailure) as error:
+        episode.break_off(Broken(kind_of(error), error))
     except ContextFull as error:
-        episode.break_off("context.start", error)
+        episode.break_off(Broken("context.start", error))
     except asyncio.CancelledError as error:
         task_of_ours = asyncio.current_task()
         if task_of_ours is None or task_of_ours.cancelling():
             raise
-        episode.break_off("episode.cancelled", error)  # by something inside; a task group would drop the episode without a word
+        episode.break_off(Broken("episode.cancelled", error))  # by something inside; a task group would drop the episode without a word
     return episode
 
 
-async def _play_turns(episode: Episode, seat: Seat, player: Player) -> None:
-    """Play until the episode ends or is cut; adds to `episode` turn by turn, so that what was played survives a failure."""
-    settings = seat.settings
-    conversation = Conversation(
-        seat.renderer,
-        episode.system_prompt,
-        examples=seat.preface.examples,
-        max_context=seat.engine.info.max_model_len,
-        reserve=settings.max_tokens,
-        overflow=settings.overflow,
-    )
-    observation, total = episode.first_observation, 0.0
-    for _ in range(settings.max_turns):
+async def play_on(
+    episode: Episode,
+    seat: Seat,
+    player: Player,
+    conversation: Conversation,
+    observation: str,
+    *,
+    total: float = 0.0,
+    turns: int,
+    tokens: int | None = None,
+) -> None:
+    """Play from where `player` and `conversation` are until the episode ends or is cut; adds to `episode` turn by turn, so that what was
+    played survives a failure.
+
+    Args:
+        observation: What is observed now.
+        total: The return so far.
+        turns: Most turns that may still be played; at least 1.
+        tokens: Generated tokens of the episode after which no further turn is played; None is no budget.
+
+    Raises:
+        ContextFull: Not even one turn fits.
+        EngineFailure: The engine gave way.
+        EnvironmentFailure: The environment did.
+    """
+    for _ in range(turns):
         try:
             prompt = conversation.observe(observation)
             if prompt.asks_summary:
@@ -193,48 +165,23 @@ async def _play_turns(episode: Episode, seat: Seat, player: Player) -> None:
             return None
         if result.truncated:
             return episode.cut("environment")
+        if tokens is not None and episode.generated_tokens >= tokens:
+            return episode.cut("budget")
         observation = result.observation
     return episode.cut("turns")
 
 
 async def _sample(episode: Episode, seat: Seat, conversation: Conversation, prompt: Prompt) -> None:
     """Sample the pending prompt and record the turn, which has not acted yet."""
-    settings, number = seat.settings, len(episode.turns)
-    request = GenerationRequest(
-        prompt_ids=conversation.context_ids,
-        max_tokens=settings.max_tokens,
-        stop_token_ids=seat.renderer.stop_token_ids,
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-        top_k=settings.top_k,
-        seed=request_seed(episode.seed, number),
-        adapter=seat.adapter,
-    )
-    async with seat.admission.engine():
-        begun = time.monotonic()
-        generation = await seat.engine.generate(request)
-        seconds = time.monotonic() - begun
-    turn = Turn(
-        id=f"{episode.sample}.{number}",
-        parent=episode.turns[-1].id if episode.turns else None,
-        extends=prompt.extends,
-        fresh=prompt.fresh,
-        prompt_ids=prompt.ids,
-        completion_ids=generation.ids,
-        logprobs=generation.logprobs,
-        text=seat.renderer.text(generation.ids),
-        draw=Draw(seat.adapter, settings.temperature, settings.top_p, settings.top_k, "policy", request.seed),
-        finish=generation.finish,
-        role=settings.role,
-        seconds=(seconds, 0.0),
-        cached_tokens=generation.cached_tokens,
-    )
+    number = len(episode.turns)
+    drawn = await draw(seat, conversation.context_ids, request_seed(episode.seed, number))
+    parent = episode.turns[-1].id if episode.turns else episode.parent
+    turn = turn_of(seat, prompt, drawn, id=f"{episode.sample}.{number}", parent=parent)
     conversation.add(turn)
     episode.turns.append(turn)
-    episode.prompt_tokens += generation.prompt_tokens
-    episode.cached_tokens += generation.cached_tokens
-    episode.engine_seconds += seconds
-    seat.heard(generation)
+    episode.prompt_tokens += drawn.generation.prompt_tokens
+    episode.cached_tokens += drawn.generation.cached_tokens
+    episode.engine_seconds += drawn.seconds
 
 
 async def _step(episode: Episode, seat: Seat, player: Player) -> StepResult:

@@ -10,111 +10,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterator, Sequence
 
 from agentloop.engine.base import BASE, Engine, Generation
 from agentloop.environment.base import Task
 from agentloop.sampling.admission import Admission
 from agentloop.sampling.episode import Episode, Pool, Seat, play
-from agentloop.sampling.failure import FailureLog
+from agentloop.sampling.failure import PERMANENT, FailureLog, first_of
+from agentloop.sampling.origin import Origin
 from agentloop.sampling.progress import Display, Progress, Quiet
 from agentloop.sampling.prompt import NO_PREFACE, Preface
-from agentloop.sampling.seed import sample_seed, tree_seed
+from agentloop.sampling.report import SamplingReport
+from agentloop.sampling.seed import sample_seed
 from agentloop.sampling.settings import SampleSettings
+from agentloop.sampling.sink import Sink, keep
 from agentloop.trace.render import Renderer
-from agentloop.trace.tree import Failure, Tree
+from agentloop.trace.tree import Tree
 
-PERMANENT = frozenset(
-    {"engine.adapter", "engine.context", "engine.memory", "engine.port", "engine.request", "environment.protocol", "context.start"}
-)
-"""Kinds of failure that would only happen again, so that the episode is not retried."""
-
-
-class Sink(Protocol):
-    """Where finished episodes go."""
-
-    @property
-    def finished(self) -> Container[tuple[str, int]]:
-        """(tree id, sample) of every episode that it already holds."""
-        ...
-
-    def add(self, fragment: Tree) -> None:
-        """Keep it; called from a thread, several at a time."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where the trees of a stage come from; it names them and seeds them.
-
-    Attributes:
-        stage: Id of the stage.
-        environment: Id of the environment.
-        split: "train", "dev" or "test".
-        iteration: Iteration of the run, as its folder is called: "000", "001", ... or "final".
-        seed: Seed of the run.
-    """
-
-    stage: str
-    environment: str
-    split: str
-    iteration: str = "000"
-    seed: int = 0
-
-    def tree_id(self, task: str) -> str:
-        """Id of the tree of a task, "ITERATION/STAGE/TASK"."""
-        return f"{self.iteration}/{self.stage}/{task}"
-
-    def tree_seed(self, task: str) -> int:
-        """Seed of the tree of a task."""
-        return tree_seed(self.seed, self.stage, self.iteration, task)
-
-
-@dataclass(frozen=True, slots=True)
-class SamplingReport:
-    """What a stage played. Numbers are of this attempt, `resumed` apart; trees of earlier attempts are in the sink.
-
-    Attributes:
-        episodes: Episodes that the stage has in all.
-        resumed: Of these, finished by an earlier attempt.
-        finished: Finished now.
-        succeeded: Of those finished now, successful.
-        failures: Failed episodes by kind.
-        first_failures: The first failure of each kind, retried ones included, with its traceback.
-        retried: Attempts that failed and were played again, by kind.
-        truncated: Episodes cut short, by what cut them.
-        fresh: Contexts started afresh after the first turn, by reason: "template", "window", "summary".
-        turns: Turns played.
-        prompt_tokens: Prompt tokens sent, those of failed and retried episodes included.
-        cached_tokens: Of these, taken from the engine's prefix cache.
-        generated_tokens: Tokens generated, those of failed and retried episodes included.
-        seconds: Wall-clock seconds of the stage.
-        engine_seconds: Sum over requests of the seconds at the engine.
-        environment_seconds: Sum over episodes of the seconds in reset and step.
-        most_at_engine: Most requests that were at the engine at once.
-        most_alive: Most episodes that were alive at once.
-    """
-
-    episodes: int
-    resumed: int
-    finished: int
-    succeeded: int
-    failures: dict[str, int]
-    first_failures: dict[str, Failure]
-    retried: dict[str, int]
-    truncated: dict[str, int]
-    fresh: dict[str, int]
-    turns: int
-    prompt_tokens: int
-    cached_tokens: int
-    generated_tokens: int
-    seconds: float
-    engine_seconds: float
-    environment_seconds: float
-    most_at_engine: int
-    most_alive: int
+__all__ = ["Origin", "SamplingReport", "Sink", "sample_groups"]
 
 
 async def sample_groups(
@@ -185,10 +98,10 @@ class _Stage:
                         self._started += 1
                         alive.create_task(self._run_episode(task, sample, seat))
             except BaseExceptionGroup as errors:
-                raise _first(errors) from None
+                raise first_of(errors) from None
             self._failures.check(self._progress.total, ended=True)
             for tree in self._failed:
-                await self._keep(tree)
+                await keep(self._sink, tree)
         return self._report()
 
     def _waiting(self) -> Iterator[tuple[Task, int]]:
@@ -212,7 +125,7 @@ class _Stage:
                 self._failed.append(tree)
             else:
                 with self.admission.environment():  # alive until it is kept, so that a slow disk cannot pile up finished episodes
-                    await self._keep(tree)
+                    await keep(self._sink, tree)
                 self._progress.finished += 1
                 self._progress.succeeded += episode.success
                 self._count(episode)
@@ -220,15 +133,6 @@ class _Stage:
             self.admission.leave()
         self._display.update(self._progress)
         self._failures.check(self._started)
-
-    async def _keep(self, tree: Tree) -> None:
-        """Hand a fragment to the sink, in a thread since that waits for the disk; it is kept even while the stage is cancelled."""
-        keeping = asyncio.ensure_future(asyncio.to_thread(self._sink.add, tree))
-        try:
-            await asyncio.shield(keeping)
-        except asyncio.CancelledError:
-            await keeping
-            raise
 
     async def _play(self, task: Task, sample: int, seat: Seat) -> Episode:
         """Play one episode, again where it broke by something that may pass."""
@@ -289,11 +193,3 @@ class _Stage:
             most_at_engine=self.admission.most_at_engine,
             most_alive=self.admission.most_alive,
         )
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first error of a group, which is what stopped the others."""
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

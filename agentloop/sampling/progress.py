@@ -20,7 +20,7 @@ class Progress:
 
     Attributes:
         name: What runs, for example "trees" or "test base".
-        total: Episodes in all.
+        total: Episodes in all (of a search: trees; so below).
         resumed: Episodes that an earlier attempt of the run had finished.
         finished: Episodes finished now.
         succeeded: Of those finished now, the successful ones.
@@ -30,6 +30,9 @@ class Progress:
         generated: Tokens generated now.
         prompt: Prompt tokens sent now.
         cached: Of these, taken from the engine's prefix cache.
+        unit: What is counted: "episodes" or "trees".
+        simulations: Simulations of trees that have ended.
+        broken: Candidates of a search that broke, without their tree's failing.
         clock: Seconds from any origin.
         started: What `clock` said at the start.
     """
@@ -45,6 +48,9 @@ class Progress:
     generated: int = 0
     prompt: int = 0
     cached: int = 0
+    unit: str = "episodes"
+    simulations: int = 0
+    broken: int = 0
     clock: Callable[[], float] = time.monotonic
     started: float = field(init=False)
 
@@ -73,14 +79,18 @@ class Progress:
 
     def line(self) -> str:
         """All of it in one line."""
-        parts = [f"{self.name}: {self.done}/{self.total} episodes"]
+        parts = [f"{self.name}: {self.done}/{self.total} {self.unit}"]
         if self.resumed:
             parts.append(f"{self.resumed} of them before")
         if self.success is not None:
             parts.append(f"success {self.success:.0%}")
+        if self.simulations:
+            parts.append(f"{self.simulations} simulations")
         parts.append(f"{self.tokens_per_second:.0f} tokens/s")
         if self.failures:
             parts.append("failed " + ", ".join(f"{kind} {count}" for kind, count in self.failures.most_common()))
+        if self.broken:
+            parts.append(f"{self.broken} candidates broke")
         if self.retried:
             parts.append(f"retried {self.retried}")
         parts.append(_clock_time(self.seconds))

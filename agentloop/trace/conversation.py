@@ -160,9 +160,9 @@ class Conversation:
         """The prompt after an observation (the first one starts the conversation). Raises `ContextFull` where the policy leaves no way."""
         if self._last is None:
             return self.start(text, self._reason)
-        observation = Message(self._renderer.observation_role, text)
         if self._summarising:
-            return self._after_summary(self._last, observation)
+            return self._after_summary(self._last, text)
+        observation = Message(self._renderer.observation_role, text)
         exchange = _Exchange(Message("assistant", self._renderer.history_ids(self._last.completion_ids)), observation)
         history = [*self._history, exchange]
         prompt = self._next(self._last, history)
@@ -194,6 +194,34 @@ class Conversation:
         self._opening, self._history, self._last, self._pending = opening, history, turn, None
         self._summarising = prompt.asks_summary
 
+    def follow(self, observation: str, turn: Turn) -> None:
+        """Take up a turn that was sampled in an equal conversation, with the ids that it stores; nothing of it is tokenised again.
+
+        Args:
+            observation: What was observed before the turn was sampled (before a summary and after it, the same).
+            turn: The turn that came next; one without an action wrote a summary.
+
+        Raises:
+            ValueError: The turn does not continue this conversation, or was sampled under another overflow policy.
+        """
+        asks_summary = turn.action is None and self._overflow == "summarise" and self._last is not None
+        opening, history = self._opening, self._history
+        if turn.fresh is None and (self._last is None or turn.extends != self._last.id):
+            raise ValueError(f"turn {turn.id} extends {turn.extends!r}: it does not continue this conversation")
+        if self._last is None:
+            opening = [*self._head, Message("user", observation)]
+            self._first = observation
+        elif turn.fresh == "summary":
+            opening, history = self._summarised(self._last, observation)
+        else:
+            reply = Message("assistant", self._renderer.history_ids(self._last.completion_ids))
+            said = self._question if asks_summary else observation
+            history = [*history, _Exchange(reply, Message(self._renderer.observation_role, said))]
+        if turn.fresh == "window":
+            opening, history = self._found_window(turn, history)
+        self._propose(Prompt(turn.prompt_ids, turn.extends, turn.fresh, asks_summary), opening, history)
+        self.add(turn)
+
     def fork(self) -> Conversation:
         """An independent copy, pending prompt included: for search, and for several draws from one prompt."""
         other = object.__new__(Conversation)
@@ -212,7 +240,7 @@ class Conversation:
 
     def _window(self, history: list[_Exchange]) -> Prompt:
         """Keep the first observation and as many of the latest turns as fill the window's share of the room, at least the last one."""
-        opening = [*self._head, Message("user", f"{self._first}\n\n{WINDOW_NOTE}")]
+        opening = self._window_opening()
         room = (self._max_context or 0) - self._reserve
         ids: tuple[int, ...] = ()
         kept: list[_Exchange] = []
@@ -224,19 +252,34 @@ class Conversation:
         self._check(len(ids))
         return self._propose(Prompt(ids, None, "window"), opening, kept)
 
+    def _window_opening(self) -> list[Message]:
+        return [*self._head, Message("user", f"{self._first}\n\n{WINDOW_NOTE}")]
+
+    def _found_window(self, turn: Turn, history: list[_Exchange]) -> tuple[list[Message], list[_Exchange]]:
+        """The messages of a window whose ids are known: how many exchanges were kept is not stored, and is found by trying."""
+        opening = self._window_opening()
+        for first in range(len(history)):
+            if self._render(opening, history[first:]) == turn.prompt_ids:
+                return opening, history[first:]
+        raise ValueError(f"turn {turn.id} was sampled from a window that this conversation cannot have had")
+
     def _ask_summary(self, last: Turn, reply: Message) -> Prompt:
         history = [*self._history, _Exchange(reply, Message(self._renderer.observation_role, self._question))]
         prompt = self._next(last, history)
         self._check(len(prompt.ids) + (0 if prompt.fresh is not None else len(self._ids)))
         return self._propose(Prompt(prompt.ids, prompt.extends, prompt.fresh, asks_summary=True), self._opening, history)
 
-    def _after_summary(self, last: Turn, observation: Message) -> Prompt:
-        """The first observation with the question, the summary in its own ids, the latest observation."""
-        opening = [*self._head, Message("user", f"{self._first}\n\n{self._question}")]
-        history = [_Exchange(Message("assistant", self._renderer.history_ids(last.completion_ids)), observation)]
+    def _after_summary(self, last: Turn, observation: str) -> Prompt:
+        opening, history = self._summarised(last, observation)
         ids = self._render(opening, history)
         self._check(len(ids) + self._summary_reserve())
         return self._propose(Prompt(ids, None, "summary"), opening, history)
+
+    def _summarised(self, last: Turn, observation: str) -> tuple[list[Message], list[_Exchange]]:
+        """The first observation with the question, the summary in its own ids, the latest observation."""
+        opening = [*self._head, Message("user", f"{self._first}\n\n{self._question}")]
+        reply = Message("assistant", self._renderer.history_ids(last.completion_ids))
+        return opening, [_Exchange(reply, Message(self._renderer.observation_role, observation))]
 
     def _summary_reserve(self) -> int:
         """Room that must be left after the next completion, so that its summary can still be asked for and written."""

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from agentloop.trace.store import read_trees
-from agentloop.trace.tree import Failure, Tree, Turn
+from agentloop.trace.tree import Failure, Spent, Tree, Turn
 
 UNTOLD: Mapping[type, frozenset[str]] = {
     Turn: frozenset({"seconds", "cached_tokens"}),
+    Spent: frozenset({"cached"}),
     Failure: frozenset({"traceback"}),
 }
 """Fields of our own types that are not content."""

@@ -73,7 +73,11 @@ class Ledger:
                 if turn.from_critic:
                     tokens = Tokens(judged=prompt + generated, turns=1)
                 else:
-                    tokens = Tokens(prompt=prompt, cached=turn.cached_tokens, generated=generated * turn.draw.copies, turns=1)
+                    tokens = Tokens(prompt=prompt, cached=turn.cached_tokens, generated=generated, turns=1)
+                    if turn.draw.kind == "admissible":  # read by the model, not written
+                        tokens = Tokens(prompt=prompt + generated, cached=turn.cached_tokens, turns=1)
+                    spent = turn.spent
+                    tokens += Tokens(prompt=spent.prompt, cached=spent.cached, generated=spent.generated, turns=spent.requests)
                 account = Account(stage, iteration, turn.role)
                 entries[account] = entries.get(account, Tokens()) + tokens
         return Ledger(entries)

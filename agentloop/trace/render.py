@@ -98,6 +98,17 @@ class Renderer:
         anchored = self._encoder.ids([Piece(self._template.end_of_turn, trusted=True), *body])
         return tuple(anchored[anchored.index(self.end_of_turn_id) + 1 :])
 
+    def written(self, text: str) -> tuple[int, ...]:
+        """Ids of a completion that is written rather than sampled, stop token included: for authored turns."""
+        said = [Piece(text, markup=True), Piece(self._template.end_of_turn, trusted=True)]
+        # Encoded behind the generation prompt's last words and cut off there, for the tokenizers that `bridge` tells of.
+        before = [Piece(self._template.bridge.after, trusted=True)]
+        length = len(self._encoder.ids(before))
+        anchored = self._encoder.ids([*before, *said])
+        if anchored[:length] == self._encoder.ids(before) and self.text(anchored[length:]) == text:
+            return tuple(anchored[length:])
+        return tuple(self._encoder.ids(said))
+
     def keeps(self, completion_ids: Sequence[int]) -> bool:
         """Whether a context may be appended to after this completion."""
         return self._history == "append" or self._template.keeps(self.text(completion_ids))

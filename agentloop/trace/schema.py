@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 
-from agentloop.trace.tree import Draw, Failure, Tree, Turn, Verdict
+from agentloop.trace.tree import Draw, Failure, Spent, Tree, Turn, Verdict
 
 VERSION = 1
 VERSION_KEY = b"agentloop.trace.version"
@@ -49,6 +50,7 @@ TURN = pa.struct(
         ("draw_kind", pa.string()),
         ("draw_seed", pa.int64()),
         ("copies", pa.int32()),
+        ("spent", pa.struct([(name, pa.int64()) for name in ("requests", "prompt", "cached", "generated")])),
     ]
 )
 
@@ -184,6 +186,7 @@ def _turn_row(turn: Turn) -> dict[str, Any]:
         "draw_kind": turn.draw.kind,
         "draw_seed": turn.draw.seed,
         "copies": turn.draw.copies,
+        "spent": asdict(turn.spent),
     }
 
 
@@ -202,7 +205,8 @@ def _turn(row: Mapping[str, Any]) -> Turn:
         copies=row["copies"],
     )
     seconds = (row["generation_seconds"], row["environment_seconds"])
-    return Turn(**values, draw=draw, info=json.loads(row["info"]), seconds=seconds)
+    spent = Spent(**(row.get("spent") or {}))  # what was written before there were searches has none
+    return Turn(**values, draw=draw, info=json.loads(row["info"]), seconds=seconds, spent=spent)
 
 
 def _json(value: Mapping[str, Any]) -> str:

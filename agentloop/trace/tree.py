@@ -20,8 +20,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-DrawKind = Literal["policy", "deduplicated", "uct", "admissible", "forced", "constrained", "foreign", "authored"]
-"""How a turn's completion came about. Only "policy" (a plain draw of the behaviour policy) has an importance ratio.
+DrawKind = Literal["policy", "deduplicated", "uct", "beam", "best_of_n", "admissible", "forced", "constrained", "foreign", "authored"]
+"""How a turn's completion came about. Only "policy" (a plain draw of the behaviour policy) has an importance ratio: of de-duplicated draws
+one stands for several, what follows a node that a search chose (uct, beam, best_of_n) is there because of its outcome, and an admissible
+action was scored and not generated.
 
 "constrained" was drawn under a grammar or from given choices. "foreign" was said by a model whose ids this tree cannot hold (one behind a
 URL, a scoring model): such a turn has text and no ids, so nothing can train on it.
@@ -33,8 +35,8 @@ Finish = Literal["stop", "length", "authored"]
 FreshReason = Literal["start", "seat", "template", "window", "summary", "critic", "authored"]
 """Why a context was started afresh instead of continuing another turn's ids."""
 
-Truncation = Literal["turns", "context", "environment", "budget", "time"]
-"""What cut an episode short before the environment said that it was done."""
+Truncation = Literal["turns", "context", "environment", "budget", "time", "disaster"]
+"""What cut an episode short before the environment said that it was done ("disaster": a search ends a path at a negative reward)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Draw:
         top_k: Truncation to the k likeliest tokens; 0 means none.
         kind: See `DrawKind`.
         seed: Seed of the request, or None where the engine was given none.
-        copies: How many identical draws this turn stands for, more than 1 only after de-duplication.
+        copies: How many draws did the same and are this turn now, itself included; more than 1 only after de-duplication.
     """
 
     adapter: str
@@ -63,6 +65,29 @@ class Draw:
     def has_ratio(self) -> bool:
         """Whether an importance ratio against this draw's log-probabilities means anything."""
         return self.kind == "policy" and self.top_p == 1.0 and self.top_k == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What the engine was asked on the way to a turn, beside the turn's own request: copies that were de-duplicated, actions that were
+    scored and not taken.
+
+    Attributes:
+        requests: How many requests.
+        prompt: Prompt tokens of these.
+        cached: Of them, taken from the prefix cache; not part of the content hash.
+        generated: Tokens that were generated and not kept.
+    """
+
+    requests: int = 0
+    prompt: int = 0
+    cached: int = 0
+    generated: int = 0
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(
+            self.requests + other.requests, self.prompt + other.prompt, self.cached + other.cached, self.generated + other.generated
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +117,7 @@ class Turn:
             the text that was asked, and "prompt_tokens" and "completion_tokens" as the model's server counts them.
         seconds: Wall-clock seconds of (generation, environment step); not part of the content hash.
         cached_tokens: Prompt tokens that the engine took from its prefix cache; not part of the content hash.
+        spent: What else the engine was asked on the way to this turn.
     """
 
     id: str
@@ -115,6 +141,7 @@ class Turn:
     info: dict[str, Any] = field(default_factory=dict)
     seconds: tuple[float, float] = (0.0, 0.0)
     cached_tokens: int = 0
+    spent: Spent = Spent()
 
     def __post_init__(self) -> None:
         if (self.extends is None) == (self.fresh is None):

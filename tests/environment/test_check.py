@@ -101,6 +101,12 @@ def test_tools_are_called_by_their_schema(write) -> None:
             "other observations than by replay",
         ),
         (
+            "snapshots",
+            "def snapshot(self):\n    self.kept = self.n\n    return 'kept'\n"
+            "def restore(self, state):\n    self.n = getattr(self, 'kept', 0)",
+            "restored in another instance: other observations than by replay",
+        ),
+        (
             "isolation",
             "def reset(self, task):\n    _Count.n = task.data['start']\n    return str(self.n)\ndef step(self, action):\n"
             "    _Count.n += action == str(_Count.n + 1)\n    return StepResult(str(_Count.n), 1.0, _Count.n % 10 == 3)",
@@ -132,6 +138,21 @@ def test_a_breach_is_found_and_comes_with_a_remedy(write, tmp_path, claim: str, 
     assert detail in found[claim].detail
     assert found[claim].mend
     assert not passed(list(found.values()))
+
+
+def test_an_environment_may_say_that_it_has_no_system_prompt(write) -> None:
+    found = findings_of(write("def system_prompt(self):\n    return ''"), until="plays")
+    assert found["plays"].passed and found["plays"].detail.endswith("actions from: demonstration (system_prompt() gives none)")
+
+
+@pytest.mark.parametrize("base", ["_Count", "ToolEnvironment"])
+def test_a_class_without_a_docstring_has_not_said_so(write, tmp_path, base: str) -> None:
+    methods = "def tasks(self, split):\n    return [Task(split, {'start': 0})]\ndef reset(self, task):\n    self.n = 0\n    return 'Go.'"
+    write(methods, base=base)
+    path = tmp_path / "mine.py"
+    path.write_text(path.read_text().replace('"""Say the next number."""', ""))
+    found = findings_of(find(str(path)), until="plays")
+    assert found["plays"].detail == "the system prompt is empty", found
 
 
 def test_the_check_of_a_shipped_environment_passes() -> None:

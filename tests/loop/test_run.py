@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from agentloop.cli.main import run as agentloop
 from agentloop.dataset.store import ParquetRows
+from agentloop.recipe import load
 from agentloop.run.directory import RunDirectory
 from agentloop.run.journal import Journal
 from agentloop.trace.store import read_trees
@@ -153,6 +154,35 @@ def living_trainers(out: Path) -> list[str]:
         if "agentloop.training.worker" in words and str(out) in words and int(folder.name) != os.getpid():
             found.append(words)
     return found
+
+
+def test_worked_examples_of_ones_own_are_in_every_prompt_and_part_of_what_a_stage_is(
+    toy_recipe: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = toy_recipe()
+    text = recipe.read_text()
+    head = text[: text.index("iterations:")] + "prompt: {examples: ./mine.yaml}\n"
+    recipe.write_text(head + text[text.index("stages:") : text.index("  - build:")])
+    mine, out = recipe.with_name("mine.yaml"), tmp_path / "out"
+    mine.write_text("- - {role: user, content: '900'}\n  - {role: assistant, content: '901'}\n")
+    command = ["run", str(recipe), "--out", str(out), "--quiet"]
+    assert agentloop(command) == 0
+    trees = list(read_trees(out / "iterations/000/trees/trees.parquet"))
+    decode = context_text(recipe)
+    assert trees and all("user\n900<end><s>assistant\n901<end><s>user\n" in decode(tree.turns[0].prompt_ids) for tree in trees)
+
+    mine.write_text('- - role: user\n    content: "900"\n  - role: assistant\n    content: "901"\n')
+    assert agentloop(command) == 0, "the same examples, written in another way"
+    mine.write_text(mine.read_text().replace("901", "902"))
+    assert agentloop(command) == 2
+    assert "stage 000/trees was finished with other settings" in capsys.readouterr().err
+
+
+def context_text(recipe: Path) -> Callable[[Sequence[int]], str]:
+    """Ids to text by the tokenizer of the recipe's model."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(load(recipe).model).decode
 
 
 def test_conditions_mixes_and_earlier_iterations(toy_recipe: Callable[..., Path], tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agentloop.trace.hash import canonical, content_hash, file_hash, folder_hash, hash_of_many, trees_hash
 from agentloop.trace.store import TreeWriter, write_trees
-from agentloop.trace.tree import Failure, Tree, Verdict
+from agentloop.trace.tree import Failure, Spent, Tree, Verdict
 
 MakeTree = Callable[..., Tree]
 
@@ -44,7 +44,8 @@ def test_the_canonical_form_is_fixed() -> None:
 def test_timings_and_cache_hits_are_not_content(make_tree: MakeTree) -> None:
     tree = make_tree("t0", (0, 1), seconds=0.5)
     other = make_tree("t0", (0, 1), seconds=2.5)
-    other = dataclasses.replace(other, turns=tuple(dataclasses.replace(turn, cached_tokens=99) for turn in other.turns))
+    told = {"cached_tokens": 99, "spent": Spent(cached=99)}
+    other = dataclasses.replace(other, turns=tuple(dataclasses.replace(turn, **told) for turn in other.turns))
     assert tree != other
     assert content_hash(tree) == content_hash(other)
     first, second = (
@@ -70,6 +71,7 @@ def test_everything_else_is_content(make_tree: MakeTree) -> None:
         "finish": "length",
         "info": {"seconds": 1},
         "draw": dataclasses.replace(turn.draw, adapter="base"),
+        "spent": Spent(requests=1, prompt=9),
     }
     for field, value in changes.items():
         hashes.add(content_hash(dataclasses.replace(tree, turns=(dataclasses.replace(turn, **{field: value}), *tree.turns[1:]))))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agentloop.trace.ledger import Account, Ledger, Tokens
 from agentloop.trace.store import TreeWriter, read_trees
-from agentloop.trace.tree import Draw, Tree, Turn
+from agentloop.trace.tree import Draw, Spent, Tree, Turn
 
 MakeTree = Callable[..., Tree]
 
@@ -53,11 +53,20 @@ def test_what_another_model_read_and_wrote_is_judged_as_its_server_counts(make_t
     assert ledger.total(role="far") == Tokens(judged=42, turns=1)
 
 
-def test_copies_were_all_generated(make_tree: MakeTree) -> None:
+def test_what_was_sampled_and_not_kept_is_counted_too(make_tree: MakeTree) -> None:
     tree = make_tree("t0", (0,))
+    spent = Spent(requests=2, prompt=20, cached=16, generated=5)
     draw = dataclasses.replace(tree.turns[1].draw, copies=3, kind="deduplicated")
-    several = dataclasses.replace(tree, turns=(tree.turns[0], dataclasses.replace(tree.turns[1], draw=draw)))
-    assert Ledger.of_trees([several], "s").total().generated == Ledger.of_trees([tree], "s").total().generated + 2
+    several = dataclasses.replace(tree, turns=(tree.turns[0], dataclasses.replace(tree.turns[1], draw=draw, spent=spent)))
+    expected = Ledger.of_trees([tree], "s").total() + Tokens(prompt=20, cached=16, generated=5, turns=2)
+    assert Ledger.of_trees([several], "s").total() == expected
+
+
+def test_an_admissible_action_was_read_and_not_generated(make_tree: MakeTree) -> None:
+    tree = make_tree("t0", (0,))
+    turns = tuple(dataclasses.replace(turn, draw=dataclasses.replace(turn.draw, kind="admissible")) for turn in tree.turns)
+    counted, sampled = (Ledger.of_trees([one], "s").total() for one in (dataclasses.replace(tree, turns=turns), tree))
+    assert counted == dataclasses.replace(sampled, generated=0, prompt=sampled.prompt + sampled.generated)
 
 
 def test_a_resumed_stage_counts_the_same(tmp_path: Path, make_tree: MakeTree) -> None:

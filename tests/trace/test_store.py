@@ -24,7 +24,7 @@ from agentloop.errors import RunFailed
 from agentloop.trace import schema, store
 from agentloop.trace.hash import trees_hash
 from agentloop.trace.store import TreeWriter, UnreadableTrace, count_trees, read_columns, read_trees, write_trees
-from agentloop.trace.tree import Draw, Failure, Tree, Turn, Verdict
+from agentloop.trace.tree import Draw, Failure, Spent, Tree, Turn, Verdict
 
 MakeTree = Callable[..., Tree]
 
@@ -64,6 +64,7 @@ def trees(draw: st.DrawFn) -> Tree:
                 info=draw(json_objects),
                 seconds=(draw(numbers), draw(numbers)),
                 cached_tokens=draw(st.integers(0, 1000)),
+                spent=Spent(*draw(st.tuples(*[st.integers(0, 2**40)] * 4))),
             )
         )
     verdicts = (Verdict("outcome", "0.0", draw(st.one_of(st.none(), numbers)), draw(st.one_of(st.none(), words)), ("0.0",), "judge"),)
