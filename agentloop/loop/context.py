@@ -13,6 +13,7 @@ from agentloop.engine.settings import EngineSettings
 from agentloop.environment.pool import EnvironmentPool
 from agentloop.environment.registry import find
 from agentloop.errors import RunFailed
+from agentloop.loop import retention
 from agentloop.loop.lineage import Lineage
 from agentloop.loop.serving import Serving
 from agentloop.model import ModelFolder
@@ -154,9 +155,10 @@ class Context:
         return self.serving.take_waits() if "serving" in self.__dict__ else {}
 
     async def retire_adapters(self) -> None:
-        """Unload the versions that nothing will ask for any more."""
+        """Unload the versions that nothing will ask for any more, and delete the oldest of them."""
         if "serving" in self.__dict__:
             await self.serving.retire(self.lineage.in_use())
+        retention.delete_old(self.recipe, self.lineage, self.directory)
 
     async def close(self) -> None:
         """Stop the engine, if there is one."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentloop.errors import AgentloopError, Mistake, RunFailed
-from agentloop.loop import references
+from agentloop.loop import references, retention
 from agentloop.loop.context import FINAL, Context, Outcome, StageRun
 from agentloop.loop.stages import STAGES
 from agentloop.recipe.judge import Judge
@@ -82,9 +82,8 @@ async def run_recipe(recipe: Recipe, context: Context, observer: Observer | None
     finally:
         # Leaving without a word would leave a server behind; a second Ctrl-C must not stop its end.
         await asyncio.shield(context.close())
-    if ran:
-        context.directory.journal.append(Entry("run", "", about={"state": "finished"}))
-        context.directory.write_metrics()
+    adapters = retention.counted(context.lineage, context.directory)
+    context.directory.journal.append(Entry("run", "", about={"state": "finished", "adapters": adapters}))
     return RunResult(ran, len(kept))
 
 
@@ -115,11 +114,13 @@ def _judge_of(run: StageRun, recipe: Recipe) -> dict[str, Any]:
 
 def _begin(recipe: Recipe, context: Context) -> None:
     environments = ", ".join(entry.id for entry in recipe.all_environments().values())
+    retention.resume(context.lineage, context.directory)
     about = {
         "name": recipe.name,
         "model": context.model.name,
         "model_source": context.model.source,
         "environment": environments,
+        "adapters": retention.counted(context.lineage, context.directory),
         "state": "running",
     }
     context.directory.journal.append(Entry("run", "", about=about | context.versions()))

@@ -28,7 +28,7 @@ AVAILABLE: dict[str, frozenset[str]] = {
     "stage": frozenset({"sample", "judge", "build", "train", "evaluate", "gate"}),
     "sampling method": frozenset({"group"}),
     "critic": frozenset({"outcome", "rubric", "first_error", "pairwise", "scoring"}),
-    "dataset": frozenset({"self_imitation", "mix"}),
+    "dataset": frozenset({"self_imitation", "reflection", "direct_revision", "optimal_only", "preference", "mix"}),
     "training method": frozenset({"sft"}),
     "metric": frozenset({"success", "reward", "turns", "tokens"}),
     "overflow policy": frozenset({"stop", "window", "summarise"}),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from agentloop.errors import nearest
+from agentloop.recipe.build import Preference, Reflection, TreeBuild
 from agentloop.recipe.control import Python
 from agentloop.recipe.flow import flow_problems
 from agentloop.recipe.judge import ModelJudge, ScoringJudge
@@ -20,7 +21,7 @@ from agentloop.recipe.schedule import Scheduled
 from agentloop.recipe.selection import selection_problems
 from agentloop.recipe.source import Path
 from agentloop.recipe.stage import Stage
-from agentloop.recipe.train import Train
+from agentloop.recipe.train import PreferenceTrain, Train
 from agentloop.recipe.walk import grids, numbers_of, stages_of, within
 
 Stages = list[tuple[Path, Stage]]
@@ -35,6 +36,7 @@ def problems(recipe: Recipe) -> list[Problem]:
         *_slots(recipe),
         *_environments(recipe, stages),
         *_numbers(recipe, stages),
+        *_datasets(stages),
         *selection_problems(stages),
         *flow_problems(recipe),
     ]
@@ -131,6 +133,28 @@ def _environments(recipe: Recipe, stages: Stages) -> Iterator[Problem]:
 
 def _is_adapter(recipe: Recipe, name: str) -> bool:
     return any(stage.id == name and stage.makes == "adapter" for stage in recipe.all_stages())
+
+
+def _datasets(stages: Stages) -> Iterator[Problem]:
+    """What a dataset or a training needs of the stages that it reads from, beyond the type."""
+    makers = {stage.id: stage for _, stage in stages}
+    for path, stage in stages:
+        named = [(reference.name, makers[reference.name]) for reference in stage.inputs if reference.name in makers]
+        if isinstance(stage, Train):
+            yield from _rows_of_a_kind(stage, path, named)
+        published = isinstance(stage, Reflection) and stage.form == "published"
+        if published and named and len(named) == len(stage.inputs) and all(isinstance(maker, Sample) for _, maker in named):
+            name = named[0][0]
+            yield Problem((*path, "from"), f"no critic has looked for the first error in {name!r}", expected="a 'judge' with first_error")
+
+
+def _rows_of_a_kind(stage: Train, path: Path, named: list[tuple[str, Stage]]) -> Iterator[Problem]:
+    """Pairs are trained on by preference methods only, and these on nothing else."""
+    wants_pairs = isinstance(stage, PreferenceTrain) and stage.loss != "kto"
+    for name, maker in named:
+        if isinstance(maker, TreeBuild) and isinstance(maker, Preference) != wants_pairs:
+            held, method = ("single rows", "dataset: preference") if wants_pairs else ("preference pairs", "method: dpo")
+            yield Problem((*path, "from"), f"{name!r} holds {held}, which this training cannot take", expected=method)
 
 
 def _numbers(recipe: Recipe, stages: Stages) -> Iterator[Problem]:

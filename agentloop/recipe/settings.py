@@ -197,10 +197,12 @@ class Archive(Part):
 
 
 class Lineage(Part):
-    """Which adapter the next round starts from: the last one accepted (a line), or one drawn from an archive."""
+    """Which adapter the next round starts from, the last one accepted (a line) or one drawn from an archive, and which stay on disk."""
 
     archive: Archive | None = None
     """Settings of the archive; null is a line."""
+    keep: Amount | Literal["all"] = 1
+    """Adapters of each role that stay on disk after they ceased to be current or best, the last ones to do so."""
 
     @model_validator(mode="before")
     @classmethod
@@ -214,7 +216,7 @@ class Lineage(Part):
 
     @model_serializer(mode="wrap")
     def _written(self, handler: SerializerFunctionWrapHandler) -> object:
-        return "line" if self.archive is None else handler(self)
+        return "line" if self == Lineage() else handler(self)
 
 
 class Store(Part):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from agentloop.run.directory import RunDirectory
-from agentloop.run.journal import Entry
+from agentloop.run.journal import Entry, Output
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +117,14 @@ def summarise(directory: RunDirectory) -> Summary:
     failures: Counter[str] = Counter()
     points: list[Point] = []
     latest: dict[str, Entry] = {}
+    deleted: set[str] = set()
     for entry in entries:
         if entry.event == "run":
             about |= entry.about
         elif entry.event in ("finished", "failed"):
             latest[entry.stage] = entry
+        elif entry.event == "deleted":
+            deleted.add(str(entry.about["path"]))
     for entry in latest.values():
         kind = str(entry.about.get("kind", "other"))
         waits = {str(name): float(value) for name, value in entry.about.get("waits", {}).items()}
@@ -135,7 +139,7 @@ def summarise(directory: RunDirectory) -> Summary:
         model=str(about.get("model", "")),
         environment=str(about.get("environment", "")),
         points=tuple(points),
-        stages=tuple(_line(entry) for entry in latest.values()),
+        stages=tuple(_line(entry, deleted) for entry in latest.values()),
         verdicts=tuple(_verdicts(entry) for entry in latest.values() if "verdicts" in entry.about),
         seconds=dict(seconds),
         tokens=dict(tokens),
@@ -159,10 +163,14 @@ def _point(measurement: dict[str, Any]) -> Point:
     )
 
 
-def _line(entry: Entry) -> StageLine:
-    made = ", ".join(f"{output.count:,} {output.type}" if output.count else output.type for output in entry.outputs.values())
+def _line(entry: Entry, deleted: Collection[str]) -> StageLine:
+    made = ", ".join(_made(output) + (", deleted since" if output.path in deleted else "") for output in entry.outputs.values())
     note = entry.message or str(entry.about.get("note", ""))
     return StageLine(entry.stage, entry.event, entry.seconds, made, dict(entry.tokens), note)
+
+
+def _made(output: Output) -> str:
+    return f"{output.count:,} {output.type}" if output.count else output.type
 
 
 def _verdicts(entry: Entry) -> VerdictLine:

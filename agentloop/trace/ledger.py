@@ -66,7 +66,7 @@ class Ledger:
                 prompt = len(turn.prompt_ids) + (context[turn.extends] if turn.extends is not None else 0)
                 generated = len(turn.completion_ids)
                 context[turn.id] = prompt + generated
-                if turn.authored:
+                if turn.authored or turn.given:  # nobody sampled it, or it was paid for where it was
                     continue
                 if turn.foreign:
                     prompt, generated = (int(turn.info.get(f"{name}_tokens", 0)) for name in ("prompt", "completion"))

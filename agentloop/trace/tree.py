@@ -113,6 +113,8 @@ class Turn:
         draw: How it was sampled.
         seat: The seat that acted.
         role: The role (hence adapter) that played the seat.
+        given: Whether the turn was taken over from another tree, on the way to the node that an episode started from. It was played and
+            paid for there: here it is context, no episode of its own, and no builder trains on it.
         info: What the environment reports of the step (JSON values), shown and stored, never trained on. Of a foreign turn: "question",
             the text that was asked, and "prompt_tokens" and "completion_tokens" as the model's server counts them.
         seconds: Wall-clock seconds of (generation, environment step); not part of the content hash.
@@ -138,6 +140,7 @@ class Turn:
     finish: Finish = "stop"
     seat: str = "actor"
     role: str = "actor"
+    given: bool = False
     info: dict[str, Any] = field(default_factory=dict)
     seconds: tuple[float, float] = (0.0, 0.0)
     cached_tokens: int = 0
@@ -266,9 +269,11 @@ class Tree:
         return [turn for turn in self._children.get(turn_id, ()) if turn.from_critic == critics]
 
     def leaves(self, *, seat: str | None = None) -> Iterator[Turn]:
-        """Turns without children that ended an episode or were cut, critics' left out; for seat "critic", the last turns of critics."""
+        """Turns without children that ended an episode or were cut, critics' left out; for seat "critic", the last turns of critics. Turns
+        that were taken over from another tree are none.
+        """
         for turn in self.turns:
-            if turn.from_critic != (seat == "critic") or (seat is not None and turn.seat != seat):
+            if turn.given or turn.from_critic != (seat == "critic") or (seat is not None and turn.seat != seat):
                 continue
             if not self.children(turn.id, critics=turn.from_critic):
                 yield turn
@@ -320,8 +325,10 @@ class Tree:
     def merge(fragments: Sequence[Tree]) -> Tree:
         """Join fragments of one tree, ordered by their samples, so that the result does not depend on who finished first.
 
+        Fragments of episodes that start from one node each hold the way to it; turns taken over (`Turn.given`) are kept once.
+
         Raises:
-            ValueError: The fragments are of different trees, or share a turn.
+            ValueError: The fragments are of different trees, or share a turn that they did not take over.
         """
         if not fragments:
             raise ValueError("no fragments to merge")
@@ -330,9 +337,17 @@ class Tree:
         for other in ordered[1:]:
             if (other.id, other.task, other.environment) != (first.id, first.task, first.environment):
                 raise ValueError(f"fragments of different trees: {first.id!r} and {other.id!r}")
+        turns: list[Turn] = []
+        taken: dict[str, Turn] = {}
+        for turn in (turn for fragment in ordered for turn in fragment.turns):
+            if not turn.given or turn.id not in taken:
+                turns.append(turn)
+                taken |= {turn.id: turn} if turn.given else {}
+            elif taken[turn.id] != turn:
+                raise ValueError(f"tree {first.id}: two fragments took over turn {turn.id!r}, each another")
         return replace(
             first,
-            turns=tuple(turn for fragment in ordered for turn in fragment.turns),
+            turns=tuple(turns),
             verdicts=tuple(verdict for fragment in ordered for verdict in fragment.verdicts),
             failures=tuple(failure for fragment in ordered for failure in fragment.failures),
             samples=tuple(sample for fragment in ordered for sample in fragment.samples),

@@ -52,7 +52,7 @@ def is_walked(tree: Tree, leaf_id: str, *, stage: str | None = None) -> bool:
 
 def steps(tree: Tree, leaf_id: str) -> tuple[Turn, ...]:
     """The turns on the path to `leaf_id` that acted and were answered: what a critic can judge. Summaries and critics' turns are none."""
-    return tuple(turn for turn in tree.path(leaf_id) if not turn.from_critic and turn.observation is not None)
+    return tuple(turn for turn in tree.path(leaf_id) if not turn.from_critic and turn.action is not None and turn.observation is not None)
 
 
 @dataclass(frozen=True, slots=True)

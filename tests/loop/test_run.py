@@ -16,6 +16,7 @@ import pytest
 from agentloop.cli.main import run as agentloop
 from agentloop.dataset.store import ParquetRows
 from agentloop.recipe import load
+from agentloop.report.summary import summarise
 from agentloop.run.directory import RunDirectory
 from agentloop.run.journal import Journal
 from agentloop.trace.store import read_trees
@@ -25,16 +26,6 @@ STAGES = [f"{label}/{stage}" for label in ("000", "001") for stage in ("trees", 
 
 def finished(out: Path) -> list[str]:
     return [entry.stage for entry in Journal(out / "journal.jsonl").entries if entry.event == "finished"]
-
-
-@pytest.fixture(scope="module")
-def finished_run(tmp_path_factory: pytest.TempPathFactory, toy_model: Path) -> tuple[Path, Path]:
-    """(recipe, directory) of one finished toy run, shared by the tests that only look at it."""
-    folder = tmp_path_factory.mktemp("finished")
-    for file in (Path(__file__).parent / "toy").iterdir():
-        (folder / file.name).write_text(file.read_text().replace("MODEL", str(toy_model)))
-    assert agentloop(["run", str(folder / "recipe.yaml"), "--out", str(folder / "out"), "--quiet"]) == 0
-    return folder / "recipe.yaml", folder / "out"
 
 
 def test_every_stage_runs_once_and_leaves_its_artifact(finished_run: tuple[Path, Path]) -> None:
@@ -85,6 +76,7 @@ def test_a_finished_run_does_nothing_when_it_is_started_again(finished_run: tupl
     assert agentloop(["run", str(recipe), "--out", str(out), "--quiet"]) == 0
     assert finished(out) == STAGES
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")} == before
+    assert summarise(RunDirectory(out)).state == "finished"
 
 
 def test_other_settings_on_a_run_are_refused(finished_run: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,6 +177,7 @@ def context_text(recipe: Path) -> Callable[[Sequence[int]], str]:
     return AutoTokenizer.from_pretrained(load(recipe).model).decode
 
 
+@pytest.mark.usefixtures("warm_training")
 def test_conditions_mixes_and_earlier_iterations(toy_recipe: Callable[..., Path], tmp_path: Path) -> None:
     recipe = toy_recipe(
         (

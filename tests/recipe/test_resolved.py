@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
 
 from agentloop.recipe import Recipe, load, resolved_yaml
-from agentloop.recipe.build import SelfImitation
+from agentloop.recipe.build import Preference, SelfImitation
 from agentloop.recipe.json_schema import stage_models
 from agentloop.recipe.measure import Evaluate
 from agentloop.recipe.part import Part
@@ -101,6 +101,9 @@ def recipes(draw: st.DrawFn) -> dict[str, Any]:
     """Recipes with every setting of a stage that is a number, a word or a truth."""
     train = draw(st.sampled_from([model for model in stage_models()["train"] if issubclass(model, Train)]))
     method = get_args(train.model_fields["method"].annotation)[0]
+    training = draw(trainings(train, method))
+    builder = Preference if method == "dpo" and training.get("loss") != "kto" else SelfImitation
+    dataset = get_args(builder.model_fields["dataset"].annotation)[0]
     return {
         "name": "drawn",
         "description": draw(st.text(st.characters(exclude_categories=["C"]), max_size=30)),
@@ -114,8 +117,8 @@ def recipes(draw: st.DrawFn) -> dict[str, Any]:
         "iterations": draw(st.integers(1, 3)),
         "stages": [
             {"sample": draw(bodies(GroupSample, id="trees", split="train"))},
-            {"build": draw(bodies(SelfImitation, id="rows", dataset="self_imitation", **{"from": ["trees", "trees@previous"]}))},
-            {"train": draw(trainings(train, method))},
+            {"build": draw(bodies(builder, id="rows", dataset=dataset, **{"from": ["trees", "trees@previous"]}))},
+            {"train": training},
             {"evaluate": draw(bodies(Evaluate, id="dev", split="dev"))},
             {"gate": {"from": "dev"}},
         ],
