@@ -62,7 +62,6 @@ def test_the_example_of_the_design(tmp_path: Path) -> None:
     with pytest.raises(Mistake) as caught:
         load(path)
     assert [line.split(": ", 1)[1] for line in str(caught.value).splitlines()] == [
-        "sampling method 'mcts' is not available in this version",
         "stage 'judge' is not available in this version",
         "dataset 'reflection' is not available in this version",
     ]
