@@ -3,7 +3,10 @@
     build(trees: Iterable[Tree], settings: Settings, *, stage: str, iteration: int) -> Iterator[Row]
 
 pure and streaming. Its name in a recipe (`build: {dataset: NAME}`) is the file's; the rest of the stage's keys are the fields of
-`Settings`.
+`Settings`. Two things a builder may add:
+
+- `author: Author` among the parameters of `build`: it writes turns that nobody sampled, and is given the model's author;
+- `FORMAT`, a `RowFormat`: its rows are of another kind than `Row`.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,19 +22,45 @@ from types import ModuleType
 from typing import Any
 
 import agentloop.dataset
-from agentloop.dataset.row import Row
+from agentloop.dataset.row_format import RowFormat
+from agentloop.dataset.schema import ROWS
 from agentloop.errors import Mistake, nearest
 
-_NOT_BUILDERS = frozenset({"mix", "registry", "row", "row_file", "schema", "segment_row", "store"})
+_NOT_BUILDERS = frozenset(
+    {
+        "mix",
+        "preference_row",
+        "preference_schema",
+        "registry",
+        "row",
+        "row_file",
+        "row_format",
+        "schema",
+        "segment_row",
+        "splice",
+        "store",
+        "trajectory",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Builder:
-    """A builder by its name: the type of its settings and the pure function from trees to rows."""
+    """A builder by its name.
+
+    Attributes:
+        name: The name.
+        settings: The type of its settings.
+        build: The pure function from trees to rows.
+        format: The kind of its rows.
+        writes: Whether `build` takes an `author`.
+    """
 
     name: str
     settings: type[Any]
-    build: Callable[..., Iterator[Row]]
+    build: Callable[..., Iterator[Any]]
+    format: RowFormat[Any] = ROWS
+    writes: bool = False
 
     def configure(self, options: Mapping[str, Any]) -> Any:
         """The settings with these options over the defaults.
@@ -62,4 +92,5 @@ def find(name: str) -> Builder:
     if name not in names():
         raise Mistake(f"unknown dataset {name!r}", expected=f"one of {', '.join(names())}", nearest=nearest(name, names()))
     module: ModuleType = importlib.import_module(f"agentloop.dataset.{name}")
-    return Builder(name, module.Settings, module.build)
+    writes = "author" in inspect.signature(module.build).parameters
+    return Builder(name, module.Settings, module.build, getattr(module, "FORMAT", ROWS), writes)

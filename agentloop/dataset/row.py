@@ -13,7 +13,9 @@ class Provenance:
 
     Attributes:
         tree: Id of the tree.
-        turns: Ids of the turns of the segment, in order.
+        turns: Ids of the turns that the row trains on, in order. What an author wrote is no turn of the tree and is not among them.
+        context: Ids of the other turns that it was made of, which it holds (or whose context it holds) with mask 0, in order: the bad path
+            of a splice, turns that were taken over from another tree.
         verdicts: Names of the critics whose verdicts selected or shaped the row.
         stage: Id of the build stage.
         iteration: Iteration in which the row was built.
@@ -24,6 +26,7 @@ class Provenance:
     verdicts: tuple[str, ...] = ()
     stage: str = ""
     iteration: int = 0
+    context: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,11 @@ class Row:
         lengths = {len(self.input_ids), len(self.mask)} | ({len(self.logprobs)} if self.logprobs is not None else set())
         if len(lengths) != 1:
             raise ValueError(f"row {self.id}: ids, mask and log-probabilities differ in length: {sorted(lengths)}")
+
+    @property
+    def trained(self) -> int:
+        """How many ids the loss sees."""
+        return sum(self.mask)
 
 
 class RowSource(Protocol):

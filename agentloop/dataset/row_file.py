@@ -15,9 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from agentloop.dataset.row import Provenance, Row, RowSource
-from agentloop.dataset.schema import VERSION_KEY
 from agentloop.dataset.segment_row import row_id
-from agentloop.dataset.store import ParquetRows
+from agentloop.dataset.store import FORMATS, ParquetRows
 from agentloop.errors import Mistake, nearest
 
 _OPTIONAL: dict[str, type | tuple[type, ...]] = {
@@ -49,9 +48,10 @@ def open_rows(path: Path | str) -> RowSource:
 
 def _written_by_us(path: Path) -> bool:
     try:
-        return VERSION_KEY in (pq.read_schema(path).metadata or {})
+        kept = pq.read_schema(path).metadata or {}
     except (pa.ArrowInvalid, OSError):
         return True  # ParquetRows says what is wrong with it
+    return any(form.key in kept for form in FORMATS)
 
 
 class OwnRows:

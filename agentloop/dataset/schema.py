@@ -1,4 +1,7 @@
-"""How a row lies in an Arrow table: the schema, its version, and both directions of the conversion."""
+"""How a row lies in an Arrow table: the schema, its versions, and both directions of the conversion.
+
+Version 2 adds to the provenance the turns that a row has as context only; rows of version 1 have none.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,14 @@ from typing import Any
 import pyarrow as pa
 
 from agentloop.dataset.row import Provenance, Row
+from agentloop.dataset.row_format import RowFormat
 
-VERSION = 1
+VERSION = 2
 """Version of the schema, kept in each file's metadata under `VERSION_KEY`; a reader refuses versions that it does not know."""
 
 VERSION_KEY = b"agentloop.rows.version"
-COUNT_KEY = b"agentloop.rows.count"
 
-_PROVENANCE = pa.struct(
+PROVENANCE_1 = pa.struct(
     [
         ("tree", pa.string()),
         ("turns", pa.list_(pa.string())),
@@ -26,29 +29,33 @@ _PROVENANCE = pa.struct(
         ("iteration", pa.int32()),
     ]
 )
+PROVENANCE = pa.struct([*PROVENANCE_1, ("context", pa.list_(pa.string()))])
 
-SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("input_ids", pa.list_(pa.int32()), nullable=False),
-        pa.field("mask", pa.list_(pa.int8()), nullable=False),
-        pa.field("logprobs", pa.list_(pa.float32())),
-        pa.field("role", pa.string(), nullable=False),
-        pa.field("task", pa.string(), nullable=False),
-        pa.field("reward", pa.float64(), nullable=False),
-        pa.field("authored", pa.bool_(), nullable=False),
-        pa.field("adapter", pa.string(), nullable=False),
-        pa.field("temperature", pa.float64(), nullable=False),
-        pa.field("weight", pa.float64(), nullable=False),
-        pa.field("provenance", _PROVENANCE, nullable=False),
-    ],
-    metadata={VERSION_KEY: str(VERSION).encode()},
-)
+
+def _schema(provenance: pa.StructType) -> pa.Schema:
+    return pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("input_ids", pa.list_(pa.int32()), nullable=False),
+            pa.field("mask", pa.list_(pa.int8()), nullable=False),
+            pa.field("logprobs", pa.list_(pa.float32())),
+            pa.field("role", pa.string(), nullable=False),
+            pa.field("task", pa.string(), nullable=False),
+            pa.field("reward", pa.float64(), nullable=False),
+            pa.field("authored", pa.bool_(), nullable=False),
+            pa.field("adapter", pa.string(), nullable=False),
+            pa.field("temperature", pa.float64(), nullable=False),
+            pa.field("weight", pa.float64(), nullable=False),
+            pa.field("provenance", provenance, nullable=False),
+        ]
+    )
+
+
+SCHEMA = _schema(PROVENANCE).with_metadata({VERSION_KEY: str(VERSION).encode()})
 
 
 def to_record(row: Row) -> dict[str, Any]:
     """The row as plain values, one a column of `SCHEMA`."""
-    where = row.provenance
     return {
         "id": row.id,
         "input_ids": list(row.input_ids),
@@ -61,19 +68,12 @@ def to_record(row: Row) -> dict[str, Any]:
         "adapter": row.adapter,
         "temperature": row.temperature,
         "weight": row.weight,
-        "provenance": {
-            "tree": where.tree,
-            "turns": list(where.turns),
-            "verdicts": list(where.verdicts),
-            "stage": where.stage,
-            "iteration": where.iteration,
-        },
+        "provenance": provenance_record(row.provenance),
     }
 
 
 def from_record(record: Mapping[str, Any]) -> Row:
     """The row of a complete record, as `to_record` gives it."""
-    where = record["provenance"]
     return Row(
         id=record["id"],
         input_ids=tuple(record["input_ids"]),
@@ -85,14 +85,32 @@ def from_record(record: Mapping[str, Any]) -> Row:
         authored=record["authored"],
         adapter=record["adapter"],
         temperature=record["temperature"],
-        provenance=Provenance(
-            tree=where["tree"],
-            turns=tuple(where["turns"]),
-            verdicts=tuple(where["verdicts"]),
-            stage=where["stage"],
-            iteration=where["iteration"],
-        ),
+        provenance=provenance_of(record["provenance"]),
         weight=record["weight"],
+    )
+
+
+def provenance_record(where: Provenance) -> dict[str, Any]:
+    """A provenance as plain values."""
+    return {
+        "tree": where.tree,
+        "turns": list(where.turns),
+        "verdicts": list(where.verdicts),
+        "stage": where.stage,
+        "iteration": where.iteration,
+        "context": list(where.context),
+    }
+
+
+def provenance_of(record: Mapping[str, Any]) -> Provenance:
+    """The provenance of such a record; version 1 has no context."""
+    return Provenance(
+        tree=record["tree"],
+        turns=tuple(record["turns"]),
+        verdicts=tuple(record["verdicts"]),
+        stage=record["stage"],
+        iteration=record["iteration"],
+        context=tuple(record.get("context") or ()),
     )
 
 
@@ -100,12 +118,22 @@ def row_digest(row: Row) -> bytes:
     """SHA-256 of everything in the row, log-probabilities at the float32 that is stored."""
     digest = hashlib.sha256()
     for numbers, code in ((row.input_ids, "i"), (row.mask, "b"), (row.logprobs, "f")):
-        digest.update(b"-" if numbers is None else _packed(numbers, code))
-    where = row.provenance
+        digest.update(b"-" if numbers is None else packed(numbers, code))
     words = (row.id, row.role, row.task, row.reward, row.authored, row.adapter, row.temperature, row.weight)
-    digest.update(repr((words, where.tree, where.turns, where.verdicts, where.stage, where.iteration)).encode())
+    digest.update(repr((words, provenance_words(row.provenance))).encode())
     return digest.digest()
 
 
-def _packed(numbers: Sequence[float], code: str) -> bytes:
+def provenance_words(where: Provenance) -> tuple[object, ...]:
+    """Everything of a provenance, for a digest."""
+    return (where.tree, where.turns, where.verdicts, where.stage, where.iteration, where.context)
+
+
+def packed(numbers: Sequence[float], code: str) -> bytes:
+    """Numbers as bytes, their count first, so that neighbouring lists cannot be confused."""
     return struct.pack(f"<q{len(numbers)}{code}", len(numbers), *numbers)
+
+
+ROWS: RowFormat[Row] = RowFormat(
+    "rows", VERSION_KEY, {b"1": _schema(PROVENANCE_1), str(VERSION).encode(): _schema(PROVENANCE)}, to_record, from_record, row_digest
+)

@@ -11,15 +11,13 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agentloop.dataset.row import Row
 from agentloop.dataset.segment_row import segment_row
+from agentloop.dataset.trajectory import OVERFLOW_REASONS
 from agentloop.trace.segment import TRAINS
 from agentloop.trace.tree import Tree, Turn
-
-OVERFLOW_REASONS = ("window", "summary")
-"""Reasons of a fresh context that come from the overflow policies: the model saw a shortened past there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,33 +44,47 @@ class Settings:
     train_after_overflow: bool = False
 
 
-def build(trees: Iterable[Tree], settings: Settings = Settings(), *, stage: str = "", iteration: int = 0) -> Iterator[Row]:
-    """Rows of the best trajectories, tree by tree, in the order of the trees; equal trees give equal rows.
+@dataclass
+class Memory:
+    """What is remembered between trees: it grows with tasks and kept trajectories, not with turns.
 
-    Trees must be whole (all fragments merged). What is remembered between trees grows with tasks and kept trajectories, not with turns.
+    Attributes:
+        rows: Rows so far, by task.
+        seen: Digests of what was done in the trajectories that were looked at.
     """
-    rows_of_task: Counter[str] = Counter()
-    seen: set[bytes] = set()
+
+    rows: Counter[str] = field(default_factory=Counter)
+    seen: set[bytes] = field(default_factory=set)
+
+
+def build(trees: Iterable[Tree], settings: Settings = Settings(), *, stage: str = "", iteration: int = 0) -> Iterator[Row]:
+    """Rows of the best trajectories, tree by tree, in the order of the trees; equal trees give equal rows. Trees must be whole."""
+    memory = Memory()
     for tree in trees:
-        written: set[tuple[str, ...]] = set()  # paths of a search share segments; each is a row once
-        for leaf, seat in _best(tree, settings, seen):
-            reward = tree.episode_return(leaf.id, seat=seat)
-            for segment in tree.segments(leaf.id, seat=seat):
-                turns = tuple(turn.id for turn in segment)
-                if turns in written or not _trains(segment, settings):
-                    continue
-                if settings.per_task is not None and rows_of_task[tree.task] >= settings.per_task:
-                    break
-                rows_of_task[tree.task] += 1
-                written.add(turns)
-                yield segment_row(tree, segment, reward=reward, stage=stage, iteration=iteration)
+        yield from rows_of(tree, settings, memory, stage=stage, iteration=iteration)
+
+
+def rows_of(tree: Tree, settings: Settings, memory: Memory, *, stage: str, iteration: int) -> Iterator[Row]:
+    """Rows of the best trajectories of one tree, given what earlier trees have left in `memory`."""
+    written: set[tuple[str, ...]] = set()  # paths of a search share segments; each is a row once
+    for leaf, seat in _best(tree, settings, memory.seen):
+        reward = tree.episode_return(leaf.id, seat=seat)
+        for segment in tree.segments(leaf.id, seat=seat):
+            turns = tuple(turn.id for turn in segment)
+            if turns in written or not _trains(segment, settings):
+                continue
+            if settings.per_task is not None and memory.rows[tree.task] >= settings.per_task:
+                break
+            memory.rows[tree.task] += 1
+            written.add(turns)
+            yield segment_row(tree, segment, reward=reward, stage=stage, iteration=iteration)
 
 
 def _trains(segment: Sequence[Turn], settings: Settings) -> bool:
     reason = segment[0].fresh
     if reason is None or not TRAINS[reason] or (reason in OVERFLOW_REASONS and not settings.train_after_overflow):
         return False
-    return any(turn.completion_ids for turn in segment)
+    return any(turn.completion_ids and not turn.given for turn in segment)
 
 
 def _best(tree: Tree, settings: Settings, seen: set[bytes]) -> list[tuple[Turn, str]]:

@@ -6,6 +6,7 @@ tests over all:
 - ids are never decoded and encoded again on the way;
 - a turn stops by token id, never by string, and the stop token is the last completion id;
 - log-probabilities are natural logarithms of the distribution that was sampled from (after temperature);
+- a completion that is constrained to `choices` is one of them, whatever the model would rather say;
 - an adapter is loaded once under a name that contains its content hash, and never changed in place.
 """
 
@@ -49,6 +50,12 @@ class GenerationRequest:
         top_k: 0 means no truncation.
         seed: For reproducible draws on engines that are deterministic; None leaves it to the engine.
         adapter: Versioned name of a loaded adapter, or `BASE`.
+        choices: Texts of which the completion must be one, before its stop token; () leaves it free. Log-probabilities are then those of
+            the distribution over what may still become a choice, so a constrained completion has no importance ratio. Where `max_tokens`
+            cuts it, it is the beginning of one.
+
+    Raises:
+        ValueError: There are choices and no stop token to end one, or a choice is empty.
     """
 
     prompt_ids: tuple[int, ...]
@@ -59,6 +66,11 @@ class GenerationRequest:
     top_k: int = 0
     seed: int | None = None
     adapter: str = BASE
+    choices: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.choices and (not self.stop_token_ids or not all(self.choices)):
+            raise ValueError("a completion that is one of several choices needs a stop token, and no choice may be empty")
 
 
 @dataclass(frozen=True, slots=True)

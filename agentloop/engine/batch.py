@@ -18,6 +18,7 @@ import torch
 from transformers import DynamicCache
 
 from agentloop.engine.base import GenerationRequest
+from agentloop.engine.choice import Choices
 
 PREFILL_TOKENS = 8192
 """Most tokens, padding included, that are prefilled at once; bounds the memory of joining rows."""
@@ -32,6 +33,7 @@ class Row:
         max_tokens: Most ids to produce, within the context.
         answer: Set to the row when it has ended, or to the error that ended its batch.
         cancelled: Set by whoever no longer waits; the row then leaves at the next step.
+        choices: What the completion is constrained to; None leaves it free.
         ids: What was produced so far.
         logprobs: Log-probabilities of `ids`.
         generator: Source of the row's own draws.
@@ -41,6 +43,7 @@ class Row:
     max_tokens: int
     answer: Future[Row]
     cancelled: bool = False
+    choices: Choices | None = None
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     generator: torch.Generator | None = None
@@ -151,6 +154,8 @@ class Batch:
     def _sample(self, rows: Sequence[Row], logits_BV: torch.Tensor) -> None:
         for row, logits_V in zip(rows, logits_BV.float().cpu(), strict=True):
             assert row.generator is not None
+            if row.choices is not None:
+                logits_V = row.choices.constrain(logits_V, row.ids)
             token, logprob = draw(logits_V, row.request, row.generator)
             row.ids.append(token)
             row.logprobs.append(logprob)

@@ -137,6 +137,8 @@ class VLLMEngine:
             "logprobs": 0,
             "return_token_ids": True,
         }
+        if request.choices:
+            body["structured_outputs"] = {"choice": list(request.choices)}
         started = time.monotonic()
         with self._pool.use(request.adapter):
             answer = await self._call("POST", "/v1/completions", body, what=f"a completion of up to {body['max_tokens']} tokens")

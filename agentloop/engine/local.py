@@ -20,10 +20,11 @@ from typing import Any, TypeVar
 import torch
 import transformers
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from agentloop.engine.base import BASE, AdapterVersion, EngineFailure, EngineInfo, Generation, GenerationRequest
 from agentloop.engine.batch import Batch, Row
+from agentloop.engine.choice import Choices
 from agentloop.engine.pool import AdapterPool
 from agentloop.engine.settings import EngineSettings
 from agentloop.errors import Mistake
@@ -42,6 +43,7 @@ class TransformersEngine:
         self._batches: dict[str, Batch] = {}
         self._peft_names: dict[str, str] = {}
         self._serial = 0
+        self._tokenizer: Any = None
         self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         own_limit = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 1 << 20)
         self._vocabulary = int(model.config.get_text_config().vocab_size)
@@ -81,6 +83,8 @@ class TransformersEngine:
         self._check_ids(request.prompt_ids)
         started = time.monotonic()
         row = Row(request=request, max_tokens=min(request.max_tokens, room), answer=Future())
+        if request.choices:
+            row.choices = await self._do(lambda: self._choices(request), "the ids of the choices")
         with self._pool.use(request.adapter):
             try:
                 self._inbox.put(lambda: self._batch(request.adapter).waiting.append(row))
@@ -194,6 +198,13 @@ class TransformersEngine:
             batch.fail(EngineFailure("memory", f"the batch does not fit into memory; set engine.concurrency lower: {error}"))
         except Exception as error:
             batch.fail(EngineFailure("crash", f"the model failed: {type(error).__name__}: {error}"))
+
+    def _choices(self, request: GenerationRequest) -> Choices:
+        """The choices in the model's own ids; its tokenizer is loaded when the first request has any."""
+        if self._tokenizer is None:
+            self._tokenizer = AutoTokenizer.from_pretrained(self._info.model, local_files_only=True)
+        texts = [tuple(self._tokenizer.encode(choice, add_special_tokens=False)) for choice in request.choices]
+        return Choices(texts, request.stop_token_ids)
 
     def _batch(self, name: str) -> Batch:
         if name not in self._batches:

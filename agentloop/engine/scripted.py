@@ -2,7 +2,8 @@
 
 The script is a function `(prompt_text: str, request: GenerationRequest) -> str`, given as "file.py:function". Its text is tokenised,
 the first of the request's stop tokens is put at the end, and the whole is cut at `max_tokens`. To be reproducible it should depend on
-nothing but its two arguments (the request has the seed).
+nothing but its two arguments (the request has the seed). Where the request has choices, the one that begins most like the script's text is
+taken, the first of equals.
 
 Log-probabilities follow a rule, the same for `generate` and `score` and independent of the temperature: the log-probability of id `i`
 at position `p` of the context under adapter `a` is -(u + 2^-32), with u in [0, 1) the first four bytes of SHA-256("a|p|i"), read
@@ -90,6 +91,8 @@ class ScriptedEngine:
                 text = self._script(prompt, request)
             except Exception as error:
                 raise EngineFailure("request", f"the script failed: {type(error).__name__}: {error}") from error
+        if request.choices:
+            text = max(request.choices, key=lambda choice: _shared(choice, text))
         ids = [token for token in self._tokenizer.encode(text, add_special_tokens=False) if token not in request.stop_token_ids]
         ids = (ids + list(request.stop_token_ids[:1]))[: min(request.max_tokens, room)]
         start = len(request.prompt_ids)
@@ -153,6 +156,11 @@ def load_script(reference: str) -> Script:
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise Mistake(f"the engine's script has no function {name!r}", file=str(path), nearest=nearest(name, functions))
     return script
+
+
+def _shared(one: str, other: str) -> int:
+    """How many characters two texts have in common at their beginning."""
+    return next((index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def _own_limit(model_path: Path) -> int:

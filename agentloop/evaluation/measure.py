@@ -19,7 +19,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from agentloop.evaluation.intervals import Cluster, Difference, Estimate, mean, paired_difference, proportion
-from agentloop.trace.tree import Tree, Truncation, Turn
+from agentloop.trace.episode import succeeded
+from agentloop.trace.tree import Tree, Truncation
 
 NAMES = ("success", "reward", "turns", "tokens", "failures")
 SHARES = frozenset({"success", "failures"})
@@ -151,8 +152,3 @@ def episode_scores(tree: Tree) -> Iterator[EpisodeScore]:
             tokens=sum(len(turn.completion_ids) for turn in path),
             truncated=leaf.truncated,
         )
-
-
-def succeeded(leaf: Turn) -> bool:
-    """Whether the episode that ends in this turn counts as solved: the environment ended it and called it a success."""
-    return bool(leaf.success) and leaf.truncated is None

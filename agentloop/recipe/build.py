@@ -87,18 +87,43 @@ class SelfImitation(TreeBuild):
     """Whether segments that began with a dropped window or a summary train too."""
 
 
-class Reflection(TreeBuild):
-    """Bad paths, spliced at the first error to a good path by a revision thought (Agent-R, arXiv:2501.11425)."""
+class Revision(TreeBuild):
+    """Base of the builds that splice a bad path to a good one."""
 
-    dataset: Literal["reflection"]
     alpha: Scheduled[Number] = Scheduled.constant(1.0)
     """Least return of a good path."""
     beta: Scheduled[NonNegative] = Scheduled.constant(0.2)
     """Least difference between a good path and a bad one."""
     per_task: Scheduled[Count] | None = None
-    """Most pairs a task; null is all."""
+    """Most pairs a task, the widest apart; null is all."""
     good: Flag = True
     """Whether good paths are rows too."""
+    thoughts: Annotated[tuple[str, ...], NotEmpty] | None = None
+    """Revision thoughts, of which each pair has one, in the form that turns have in the environment; null is a list of ten sentences."""
+    answer: str = "ok."
+    """What the model is shown after its thought."""
+
+
+class Reflection(Revision):
+    """Bad paths, spliced at the first error to a good path by a revision thought (Agent-R, arXiv:2501.11425): authored rows."""
+
+    dataset: Literal["reflection"]
+    form: Literal["published", "replayed"] = "published"
+    """`published`: two paths of a tree are spliced. `replayed`: episodes that a `sample` with `start_from` really went on with."""
+
+
+class DirectRevision(Revision):
+    """Bad paths, spliced at their end to a good path by a revision thought: authored rows."""
+
+    dataset: Literal["direct_revision"]
+
+
+class OptimalOnly(TreeBuild):
+    """Good paths alone: the rows that `reflection` adds with `good`."""
+
+    dataset: Literal["optimal_only"]
+    alpha: Scheduled[Number] = Scheduled.constant(1.0)
+    """Least return of a good path."""
 
 
 class Attempts(TreeBuild):
@@ -117,10 +142,12 @@ class Preference(TreeBuild):
     """Pairs of a better and a worse trajectory of a task, for preference training."""
 
     dataset: Literal["preference"]
+    unit: Literal["trajectory", "turn"] = "trajectory"
+    """What is compared: whole trajectories from where they part, or sibling turns by the mean return below them."""
     margin: Scheduled[NonNegative] = Scheduled.constant(0.0)
     """Least difference in return or verdict, exclusive."""
     pairs: Scheduled[Count] = Scheduled.constant(1)
-    """Most pairs a task, the widest apart first."""
+    """Most pairs a task over all trees, the widest apart first."""
     by: str | None = None
     """Critic whose verdict orders them; null is the return."""
 
@@ -188,6 +215,8 @@ class NewTasks(TreeBuild):
 BUILDERS: tuple[type[TreeBuild], ...] = (
     SelfImitation,
     Reflection,
+    DirectRevision,
+    OptimalOnly,
     Attempts,
     Preference,
     Advantage,

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from agentloop.errors import nearest
+from agentloop.recipe.build import Preference, Reflection, TreeBuild
 from agentloop.recipe.control import Python
 from agentloop.recipe.flow import flow_problems
-from agentloop.recipe.judge import ScoringJudge
+from agentloop.recipe.judge import ModelJudge, ScoringJudge
 from agentloop.recipe.measure import Evaluate
 from agentloop.recipe.problem import Problem
 from agentloop.recipe.recipe import Recipe
@@ -20,7 +21,7 @@ from agentloop.recipe.schedule import Scheduled
 from agentloop.recipe.selection import selection_problems
 from agentloop.recipe.source import Path
 from agentloop.recipe.stage import Stage
-from agentloop.recipe.train import Train
+from agentloop.recipe.train import PreferenceTrain, Train
 from agentloop.recipe.walk import grids, numbers_of, stages_of, within
 
 Stages = list[tuple[Path, Stage]]
@@ -32,8 +33,10 @@ def problems(recipe: Recipe) -> list[Problem]:
     return [
         *_names(recipe, stages),
         *_roles(recipe, stages),
+        *_slots(recipe),
         *_environments(recipe, stages),
         *_numbers(recipe, stages),
+        *_datasets(stages),
         *selection_problems(stages),
         *flow_problems(recipe),
     ]
@@ -63,7 +66,7 @@ def _names(recipe: Recipe, stages: Stages) -> Iterator[Problem]:
 def _roles(recipe: Recipe, stages: Stages) -> Iterator[Problem]:
     names = recipe.role_names()
     for path, stage in stages:
-        for where, name in _named_roles(path, stage):
+        for where, name in named_roles(path, stage):
             if name not in names:
                 near = nearest(name, names)
                 yield Problem(
@@ -75,6 +78,8 @@ def _roles(recipe: Recipe, stages: Stages) -> Iterator[Problem]:
                 yield Problem(where, f"role {name!r} has no adapter, so it cannot be trained")
             elif isinstance(stage, Play) and where[-1] != "critic" and kind == "scoring":
                 yield Problem(where, f"role {name!r} is a scoring model, so it cannot act")
+            elif isinstance(stage, ModelJudge) and kind == "scoring":
+                yield Problem(where, f"role {name!r} is a scoring model, so it cannot answer", expected="critic: scoring, or another role")
             elif isinstance(stage, ScoringJudge) and kind != "scoring":
                 scoring = [other for other in names if recipe.role(other).kind == "scoring"]
                 yield Problem(where, f"role {name!r} is no scoring model", expected=", ".join(scoring) or "a role with 'model'")
@@ -83,7 +88,16 @@ def _roles(recipe: Recipe, stages: Stages) -> Iterator[Problem]:
             yield Problem((*path, "rank"), "the engine does not serve this rank", stage.rank, f"at most {most} (engine.max_lora_rank)")
 
 
-def _named_roles(path: Path, stage: Stage) -> Iterator[tuple[Path, str]]:
+def _slots(recipe: Recipe) -> Iterator[Problem]:
+    """The engine holds the present and the next version of every role with an adapter, and needs a spare slot (docs/engines.md)."""
+    adapters = [name for name in recipe.role_names() if recipe.role(name).kind == "adapter"]
+    needed, slots = 2 * len(adapters) + 1, recipe.engine.max_loras
+    if slots is not None and slots < needed:
+        message = f"the engine has too few slots for the adapters of {', '.join(adapters)}"
+        yield Problem(("engine", "max_loras"), message, slots, f"at least {needed}: two for each role, and a spare")
+
+
+def named_roles(path: Path, stage: Stage) -> Iterator[tuple[Path, str]]:
     """Every role that a stage names: its own, of its seats, and those that value what a search finds."""
     if hasattr(stage, "role"):
         yield (*path, "role"), stage.role
@@ -120,6 +134,28 @@ def _environments(recipe: Recipe, stages: Stages) -> Iterator[Problem]:
 
 def _is_adapter(recipe: Recipe, name: str) -> bool:
     return any(stage.id == name and stage.makes == "adapter" for stage in recipe.all_stages())
+
+
+def _datasets(stages: Stages) -> Iterator[Problem]:
+    """What a dataset or a training needs of the stages that it reads from, beyond the type."""
+    makers = {stage.id: stage for _, stage in stages}
+    for path, stage in stages:
+        named = [(reference.name, makers[reference.name]) for reference in stage.inputs if reference.name in makers]
+        if isinstance(stage, Train):
+            yield from _rows_of_a_kind(stage, path, named)
+        published = isinstance(stage, Reflection) and stage.form == "published"
+        if published and named and len(named) == len(stage.inputs) and all(isinstance(maker, Sample) for _, maker in named):
+            name = named[0][0]
+            yield Problem((*path, "from"), f"no critic has looked for the first error in {name!r}", expected="a 'judge' with first_error")
+
+
+def _rows_of_a_kind(stage: Train, path: Path, named: list[tuple[str, Stage]]) -> Iterator[Problem]:
+    """Pairs are trained on by preference methods only, and these on nothing else."""
+    wants_pairs = isinstance(stage, PreferenceTrain) and stage.loss != "kto"
+    for name, maker in named:
+        if isinstance(maker, TreeBuild) and isinstance(maker, Preference) != wants_pairs:
+            held, method = ("single rows", "dataset: preference") if wants_pairs else ("preference pairs", "method: dpo")
+            yield Problem((*path, "from"), f"{name!r} holds {held}, which this training cannot take", expected=method)
 
 
 def _numbers(recipe: Recipe, stages: Stages) -> Iterator[Problem]:

@@ -1,20 +1,14 @@
 """Seeds by hash: every tree, sample and request has its own, that depends on what it is and never on when it was drawn.
 
 A seed is derived along run -> tree (stage, iteration, task) -> sample -> request (its number in the episode). So the order in which
-episodes finish, the number that are played at once, and a resume in between change nothing. Seeds have 53 bits, which every engine takes
-and JSON keeps exactly.
+episodes finish, the number that are played at once, and a resume in between change nothing.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+from agentloop.trace.seed import derive
 
-
-def derive(seed: int, *path: str | int) -> int:
-    """A seed below 2**53 that belongs to `path` under `seed`; different paths have independent seeds."""
-    text = json.dumps([seed, *path], ensure_ascii=True, separators=(",", ":"))
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 11
+__all__ = ["derive", "request_seed", "sample_seed", "tree_seed"]
 
 
 def tree_seed(run_seed: int, stage: str, iteration: str, task: str) -> int:

@@ -66,9 +66,11 @@ class Ledger:
                 prompt = len(turn.prompt_ids) + (context[turn.extends] if turn.extends is not None else 0)
                 generated = len(turn.completion_ids)
                 context[turn.id] = prompt + generated
-                if turn.authored:
+                if turn.authored or turn.given:  # nobody sampled it, or it was paid for where it was
                     continue
-                if turn.fresh == "critic" or turn.seat == "critic":
+                if turn.foreign:
+                    prompt, generated = (int(turn.info.get(f"{name}_tokens", 0)) for name in ("prompt", "completion"))
+                if turn.from_critic:
                     tokens = Tokens(judged=prompt + generated, turns=1)
                 else:
                     tokens = Tokens(prompt=prompt, cached=turn.cached_tokens, generated=generated, turns=1)

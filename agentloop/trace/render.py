@@ -74,11 +74,11 @@ class Renderer:
             messages += [example] if isinstance(example, Message) else [Message("user", example[0]), Message("assistant", example[1])]
         return messages
 
-    def render(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """Ids of a whole prompt, generation prompt included; contents that are ids stay as they are."""
+    def render(self, messages: Sequence[Message], *, generate: bool = True) -> tuple[int, ...]:
+        """Ids of a whole prompt, with a generation prompt at its end if `generate`; contents that are ids stay as they are."""
         ids: list[int] = []
         run: list[Piece] = []
-        for piece in self._template.pieces(messages):
+        for piece in self._template.pieces(messages, generate=generate):
             if isinstance(piece, Piece):
                 run.append(piece)
             else:

@@ -1,7 +1,10 @@
 """The Parquet schema of trees: one row a tree (or a fragment of one), turns, verdicts and failures as nested lists.
 
-Version 1. Numbers are stored as they are (ids int32, log-probabilities float64), so that a tree that is read equals the tree that was
-written, bit for bit. Free-form JSON (`task_data`, `info`) is text. A change that a reader of version 1 would misread raises `VERSION`.
+Numbers are stored as they are (ids int32, log-probabilities float64), so that a tree that is read equals the tree that was written, bit for
+bit. Free-form JSON (`task_data`, `info`) is text. A change that a reader of the last version would misread raises `VERSION`:
+
+1. the first;
+2. turns say whether they were taken over from another tree (`given`); those of version 1 were not.
 """
 
 from __future__ import annotations
@@ -15,7 +18,9 @@ import pyarrow as pa
 
 from agentloop.trace.tree import Draw, Failure, Spent, Tree, Turn, Verdict
 
-VERSION = 1
+VERSION = 2
+READABLE = frozenset({b"1", b"2"})
+"""Versions, as they stand in a file's metadata, that `trees` reads."""
 VERSION_KEY = b"agentloop.trace.version"
 
 _IDS = pa.list_(pa.int32())
@@ -39,6 +44,7 @@ TURN = pa.struct(
         ("finish", pa.string()),
         ("seat", pa.string()),
         ("role", pa.string()),
+        ("given", pa.bool_()),
         ("info", pa.string()),
         ("generation_seconds", pa.float64()),
         ("environment_seconds", pa.float64()),
@@ -176,6 +182,7 @@ _SAME = (
 
 def _turn_row(turn: Turn) -> dict[str, Any]:
     return {name: getattr(turn, name) for name in _SAME} | {
+        "given": turn.given,
         "info": _json(turn.info),
         "generation_seconds": turn.seconds[0],
         "environment_seconds": turn.seconds[1],
@@ -195,6 +202,7 @@ def _turn(row: Mapping[str, Any]) -> Turn:
     values["prompt_ids"] = tuple(row["prompt_ids"])
     values["completion_ids"] = tuple(row["completion_ids"])
     values["logprobs"] = None if row["logprobs"] is None else tuple(row["logprobs"])
+    values["given"] = bool(row.get("given"))
     draw = Draw(
         adapter=row["adapter"],
         temperature=row["temperature"],

@@ -2,6 +2,7 @@
 
 A segment is the turns of one unbroken context (`Tree.segments`). The mask is 1 on what the model produced, stop token included, from its
 very first id, and 0 on all that it was fed: prompts, observations, the end-of-turn token that closes a turn which a length limit had cut.
+It is 0 too on turns that were taken over from another tree (`Turn.given`).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def segment_ids(turns: Sequence[Turn], *, trained: Collection[str] | None = None
 
     Args:
         turns: The segment, as `Tree.segment` or `Tree.segments` give it.
-        trained: Ids of the turns to train on; None for all. The others stay in the context, with mask 0.
+        trained: Ids of the turns to train on; None for all that were not taken over. The others stay in the context, with mask 0.
 
     Raises:
         ValueError: The turns are not one unbroken context.
@@ -53,7 +54,7 @@ def segment_ids(turns: Sequence[Turn], *, trained: Collection[str] | None = None
     for turn in turns:
         if turn.extends != previous:
             raise ValueError(f"turn {turn.id!r} extends {turn.extends!r}; it cannot follow {previous!r} in a segment")
-        trains = trained is None or turn.id in trained
+        trains = not turn.given if trained is None else turn.id in trained
         ids += [*turn.prompt_ids, *turn.completion_ids]
         mask += [0] * len(turn.prompt_ids) + [int(trains)] * len(turn.completion_ids)
         if trains and turn.logprobs is None:

@@ -106,6 +106,10 @@ class TreeWriter:
             if len(self._pending) >= self._shard_episodes or self._pending_bytes >= self._shard_bytes:
                 self._roll()
 
+    def holds(self, fragment: Tree) -> bool:
+        """Whether every sample of the fragment is there already (of a tree without samples, the tree)."""
+        return _keys(fragment.id, fragment.samples) <= self.finished
+
     def fragments(self) -> Iterator[Tree]:
         """What has been added so far, in the order in which it was."""
         if self._complete:
@@ -200,7 +204,8 @@ class TreeWriter:
                 with pq.ParquetFile(self._shard(place.shard)) as file:
                     groups[key] = file.read_row_group(group).combine_chunks().to_batches()[0]
             groups.move_to_end(key)
-            return groups[key].slice(row, 1)
+            found = groups[key].slice(row, 1)
+            return found if found.schema.equals(schema.TREES) else schema.batch(schema.trees(found))  # a shard of an earlier version
 
         for tree_id in tree_ids:
             rows = [fragment(place) for _, place in sorted(self._places[tree_id])]
@@ -263,9 +268,9 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
             version = (file.schema_arrow.metadata or {}).get(schema.VERSION_KEY)
             if version is None:
                 raise UnreadableTrace(f"{path} is a Parquet file, but not one of trees")
-            if version != str(schema.VERSION).encode():
-                found = version.decode(errors="replace")
-                raise UnreadableTrace(f"{path} was written with trace version {found}; this agentloop reads version {schema.VERSION}")
+            if version not in schema.READABLE:
+                found, most = version.decode(errors="replace"), schema.VERSION
+                raise UnreadableTrace(f"{path} was written with trace version {found}; this agentloop reads versions up to {most}")
             yield file
     except FileNotFoundError as error:
         raise UnreadableTrace(f"{path} does not exist") from error

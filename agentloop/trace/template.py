@@ -99,11 +99,11 @@ class ChatTemplate:
         text = self._tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=generate, **self._kwargs)
         return str(text)
 
-    def pieces(self, messages: Sequence[Message]) -> list[Piece | tuple[int, ...]]:
-        """The whole prompt for messages, with a generation prompt at the end: template text, data, and stored ids as they are."""
+    def pieces(self, messages: Sequence[Message], *, generate: bool = True) -> list[Piece | tuple[int, ...]]:
+        """The whole prompt for messages, with a generation prompt at the end if `generate`: template text, data, stored ids as they are."""
         messages = self._with_system(messages)
         names = [(message.role, f"\ue000{index}\ue001") for index, message in enumerate(messages)]
-        parts = _SENTINEL.split(self.render(names, generate=True))
+        parts = _SENTINEL.split(self.render(names, generate=generate))
         pieces: list[Piece | tuple[int, ...]] = [Piece(parts[0], trusted=True)]
         for index, text in zip(parts[1::2], parts[2::2], strict=True):
             pieces += [self._data(messages[int(index)]), Piece(text, trusted=True)]

@@ -20,10 +20,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-DrawKind = Literal["policy", "deduplicated", "uct", "beam", "best_of_n", "admissible", "forced", "authored"]
+DrawKind = Literal["policy", "deduplicated", "uct", "beam", "best_of_n", "admissible", "forced", "constrained", "foreign", "authored"]
 """How a turn's completion came about. Only "policy" (a plain draw of the behaviour policy) has an importance ratio: of de-duplicated draws
 one stands for several, what follows a node that a search chose (uct, beam, best_of_n) is there because of its outcome, and an admissible
-action was scored and not generated."""
+action was scored and not generated.
+
+"constrained" was drawn under a grammar or from given choices. "foreign" was said by a model whose ids this tree cannot hold (one behind a
+URL, a scoring model): such a turn has text and no ids, so nothing can train on it.
+"""
 
 Finish = Literal["stop", "length", "authored"]
 """Why a completion ended: a stop token (it is the last id), a token limit, or nobody sampled it."""
@@ -111,7 +115,10 @@ class Turn:
         draw: How it was sampled.
         seat: The seat that acted.
         role: The role (hence adapter) that played the seat.
-        info: What the environment reports of the step (JSON values), shown and stored, never trained on.
+        given: Whether the turn was taken over from another tree, on the way to the node that an episode started from. It was played and
+            paid for there: here it is context, no episode of its own, and no builder trains on it.
+        info: What the environment reports of the step (JSON values), shown and stored, never trained on. Of a foreign turn: "question",
+            the text that was asked, and "prompt_tokens" and "completion_tokens" as the model's server counts them.
         seconds: Wall-clock seconds of (generation, environment step); not part of the content hash.
         cached_tokens: Prompt tokens that the engine took from its prefix cache; not part of the content hash.
         spent: What else the engine was asked on the way to this turn.
@@ -135,6 +142,7 @@ class Turn:
     finish: Finish = "stop"
     seat: str = "actor"
     role: str = "actor"
+    given: bool = False
     info: dict[str, Any] = field(default_factory=dict)
     seconds: tuple[float, float] = (0.0, 0.0)
     cached_tokens: int = 0
@@ -145,11 +153,23 @@ class Turn:
             raise ValueError(f"turn {self.id}: exactly one of extends={self.extends!r} and fresh={self.fresh!r} must be set")
         if self.logprobs is not None and len(self.logprobs) != len(self.completion_ids):
             raise ValueError(f"turn {self.id}: {len(self.logprobs)} log-probabilities for {len(self.completion_ids)} completion ids")
+        if self.foreign and (self.extends is not None or self.prompt_ids or self.completion_ids or self.logprobs is not None):
+            raise ValueError(f"turn {self.id}: the ids of a foreign model are not known, so it may have none and extend nothing")
 
     @property
     def authored(self) -> bool:
         """Whether the completion was written rather than sampled."""
-        return self.logprobs is None
+        return self.logprobs is None and not self.foreign
+
+    @property
+    def foreign(self) -> bool:
+        """Whether another model said it, whose ids are not known."""
+        return self.draw.kind == "foreign"
+
+    @property
+    def from_critic(self) -> bool:
+        """Whether a critic said it: it judges its parent, or goes on with a critic's turn, and is no part of the episode."""
+        return self.seat == "critic" or self.fresh == "critic"
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +252,8 @@ class Tree:
             for name, link in (("parent", turn.parent), ("extends", turn.extends)):
                 if link is not None and link not in by_id:
                     raise ValueError(f"tree {self.id}: turn {turn.id!r} has {name} {link!r}, which does not precede it")
+            if turn.extends is not None and by_id[turn.extends].foreign:
+                raise ValueError(f"tree {self.id}: turn {turn.id!r} extends {turn.extends!r}, whose ids are not known")
             by_id[turn.id] = turn
             children.setdefault(turn.parent, []).append(turn)
         object.__setattr__(self, "_by_id", by_id)
@@ -244,16 +266,18 @@ class Tree:
     def __contains__(self, turn_id: str) -> bool:
         return turn_id in self._by_id
 
-    def children(self, turn_id: str | None) -> Sequence[Turn]:
-        """Turns whose parent is `turn_id` (None: the first turns), in the order of `turns`."""
-        return self._children.get(turn_id, ())
+    def children(self, turn_id: str | None, *, critics: bool = False) -> Sequence[Turn]:
+        """Turns whose parent is `turn_id` (None: the first turns), in the order of `turns`: the episodes' turns, or the critics' alone."""
+        return [turn for turn in self._children.get(turn_id, ()) if turn.from_critic == critics]
 
     def leaves(self, *, seat: str | None = None) -> Iterator[Turn]:
-        """Turns without children that ended an episode or were cut, critics' turns left out."""
+        """Turns without children that ended an episode or were cut, critics' left out; for seat "critic", the last turns of critics. Turns
+        that were taken over from another tree are none.
+        """
         for turn in self.turns:
-            if turn.fresh == "critic" or (seat is not None and turn.seat != seat):
+            if turn.given or turn.from_critic != (seat == "critic") or (seat is not None and turn.seat != seat):
                 continue
-            if not any(child.fresh != "critic" for child in self.children(turn.id)):
+            if not self.children(turn.id, critics=turn.from_critic):
                 yield turn
 
     def path(self, turn_id: str) -> tuple[Turn, ...]:
@@ -303,8 +327,10 @@ class Tree:
     def merge(fragments: Sequence[Tree]) -> Tree:
         """Join fragments of one tree, ordered by their samples, so that the result does not depend on who finished first.
 
+        Fragments of episodes that start from one node each hold the way to it; turns taken over (`Turn.given`) are kept once.
+
         Raises:
-            ValueError: The fragments are of different trees, or share a turn.
+            ValueError: The fragments are of different trees, or share a turn that they did not take over.
         """
         if not fragments:
             raise ValueError("no fragments to merge")
@@ -313,9 +339,17 @@ class Tree:
         for other in ordered[1:]:
             if (other.id, other.task, other.environment) != (first.id, first.task, first.environment):
                 raise ValueError(f"fragments of different trees: {first.id!r} and {other.id!r}")
+        turns: list[Turn] = []
+        taken: dict[str, Turn] = {}
+        for turn in (turn for fragment in ordered for turn in fragment.turns):
+            if not turn.given or turn.id not in taken:
+                turns.append(turn)
+                taken |= {turn.id: turn} if turn.given else {}
+            elif taken[turn.id] != turn:
+                raise ValueError(f"tree {first.id}: two fragments took over turn {turn.id!r}, each another")
         return replace(
             first,
-            turns=tuple(turn for fragment in ordered for turn in fragment.turns),
+            turns=tuple(turns),
             verdicts=tuple(verdict for fragment in ordered for verdict in fragment.verdicts),
             failures=tuple(failure for fragment in ordered for failure in fragment.failures),
             samples=tuple(sample for fragment in ordered for sample in fragment.samples),

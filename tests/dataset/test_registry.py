@@ -8,8 +8,12 @@ import inspect
 import pytest
 
 from agentloop.dataset import registry
+from agentloop.dataset.schema import ROWS
 from agentloop.dataset.self_imitation import Settings, build
 from agentloop.errors import Mistake
+from agentloop.trace.author import Author
+from agentloop.trace.render import Renderer
+from tests.sampling.world import CharacterTokenizer
 
 
 @pytest.mark.parametrize("name", registry.names())
@@ -17,7 +21,13 @@ def test_every_builder_keeps_the_contract(name: str):
     builder = registry.find(name)
     assert dataclasses.is_dataclass(builder.settings) and builder.settings.__dataclass_params__.frozen  # type: ignore[attr-defined]
     assert {"stage", "iteration"} <= set(inspect.signature(builder.build).parameters)
-    assert list(builder.build([], builder.configure({}), stage="s", iteration=0)) == []
+    more = {"author": Author(Renderer(CharacterTokenizer()))} if builder.writes else {}
+    assert list(builder.build([], builder.configure({}), stage="s", iteration=0, **more)) == []
+
+
+def test_builders_that_write_turns_and_builders_of_pairs_say_so():
+    assert {name for name in registry.names() if registry.find(name).writes} == {"reflection", "direct_revision"}
+    assert {name for name in registry.names() if registry.find(name).format is not ROWS} == {"preference"}
 
 
 def test_a_builder_is_found_by_name_and_configured():

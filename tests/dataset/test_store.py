@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -34,6 +37,7 @@ def any_row(draw: st.DrawFn) -> Row:
         tuple(draw(st.lists(names, max_size=2))),
         draw(names),
         draw(st.integers(0, 9)),
+        tuple(draw(st.lists(names, max_size=2))),
     )
     number = st.floats(-1e6, 1e6)
     return Row(
@@ -123,6 +127,33 @@ def test_a_partial_file_of_a_killed_writer_is_not_read(tmp_path: Path):
     assert len(ParquetRows(tmp_path)) == 1
 
 
+def test_rows_of_version_1_are_read_and_have_no_context(tmp_path: Path):
+    import pyarrow.compute as pc
+
+    write_rows(tmp_path / "new.parquet", [simple(0)])
+    table = pq.read_table(tmp_path / "new.parquet")
+    where = table["provenance"].combine_chunks()
+    names = ["tree", "turns", "verdicts", "stage", "iteration"]
+    older = pa.StructArray.from_arrays([pc.struct_field(where, name) for name in names], names=names)
+    table = table.set_column(table.schema.get_field_index("provenance"), pa.field("provenance", older.type, nullable=False), older)
+    pq.write_table(table.replace_schema_metadata({VERSION_KEY: b"1"}), tmp_path / "old.parquet")
+    assert list(ParquetRows(tmp_path / "old.parquet")) == [simple(0)]
+
+
+def test_what_a_killed_writer_left_is_gone_once_the_rows_are_written_again(tmp_path: Path):
+    program = (
+        "import os, signal, sys; sys.path.insert(0, os.getcwd())\n"
+        "from tests.dataset.test_store import simple\n"
+        "from agentloop.dataset.store import write_rows\n"
+        "def rows():\n    yield simple(0)\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"write_rows({str(tmp_path / 'a.parquet')!r}, rows(), rows_per_group=1)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 1, "the writer was to be killed in the middle of a file"
+    write_rows(tmp_path / "a.parquet", [simple(0)])
+    assert [path.name for path in tmp_path.iterdir()] == ["a.parquet"]
+
+
 def other_schema(path: Path, schema: pa.Schema) -> Path:
     pq.write_table(schema.empty_table(), path)
     return path
@@ -130,14 +161,15 @@ def other_schema(path: Path, schema: pa.Schema) -> Path:
 
 def test_what_is_no_file_of_rows_is_refused_with_the_reason(tmp_path: Path):
     (tmp_path / "text.parquet").write_text("hello")
-    versioned = {VERSION_KEY: b"1"}
+    versioned = {VERSION_KEY: b"2"}
     renamed = pa.schema([field.with_name("maks") if field.name == "mask" else field for field in SCHEMA], metadata=versioned)
     retyped = pa.schema([pa.field("mask", pa.string()) if field.name == "mask" else field for field in SCHEMA], metadata=versioned)
+    newer = SCHEMA.with_metadata({VERSION_KEY: b"7"})
     cases = {
         "no such file of rows": tmp_path / "missing.parquet",
         "not a Parquet file": tmp_path / "text.parquet",
         "not a file that agentloop wrote": other_schema(tmp_path / "foreign.parquet", pa.schema([("input_ids", pa.list_(pa.int32()))])),
-        "another schema version; found '7'; expected 1": other_schema(tmp_path / "new.parquet", SCHEMA.with_metadata({VERSION_KEY: b"7"})),
+        "another schema version; found '7'; expected 1 or 2": other_schema(tmp_path / "new.parquet", newer),
         "no column 'mask'; did you mean 'maks'": other_schema(tmp_path / "renamed.parquet", renamed),
         "column 'mask' has another type; found 'string'": other_schema(tmp_path / "retyped.parquet", retyped),
     }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import replace
 
 import pytest
 
 from agentloop.engine.base import BASE, AdapterVersion, Engine, EngineFailure, GenerationRequest
 from tests.servers import MAX_LEN, TinyWorld
-from tests.tiny_model import END_ID
+from tests.tiny_model import END_ID, VOCABULARY
 
 PROMPT = (1, *range(10, 60))
 CLOSE = 2e-4
@@ -99,6 +100,44 @@ async def test_logprobs_are_those_after_truncation(engine: Engine) -> None:
     assert only.logprobs == pytest.approx([0.0] * len(only.ids), abs=1e-6)
     nucleus = await engine.generate(ask(top_p=1e-6))
     assert nucleus.ids == only.ids
+
+
+CHOICES = ("Score: 1", "Score: 10", "Judgement: Bad")
+"""One is the beginning of another, so that the stop token has to be among what may follow."""
+
+
+def ids_of(text: str) -> tuple[int, ...]:
+    return tuple(VOCABULARY.index(letter) for letter in text)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+async def test_a_constrained_completion_is_one_of_the_choices(engine: Engine, temperature: float) -> None:
+    requests = [ask(seed=seed, temperature=temperature, choices=CHOICES, max_tokens=32) for seed in range(6)]
+    free = ask(seed=3, temperature=temperature)
+    alone = await engine.generate(free)
+    *constrained, between = await asyncio.gather(*map(engine.generate, [*requests, free]))
+    for generation in constrained:
+        assert generation.ids in {(*ids_of(choice), END_ID) for choice in CHOICES}
+        assert generation.finish == "stop" and len(generation.logprobs) == len(generation.ids)
+    assert between.ids == alone.ids  # a free completion in the same batch is as free as before
+
+
+async def test_logprobs_of_a_constrained_completion_are_those_of_what_was_allowed(engine: Engine) -> None:
+    if engine.info.kind == "scripted":
+        pytest.skip("the scripted rule is independent of the constraint, as documented")
+    drawn = await engine.generate(ask(choices=("Score: 1", "Score: 10"), max_tokens=32))
+    forced, free = drawn.logprobs[: len("Score: 1")], drawn.logprobs[len("Score: 1") :]
+    assert forced == pytest.approx([0.0] * len(forced), abs=1e-5)
+    scored = await engine.score((*PROMPT, *ids_of("Score: 10")))
+    ended = await engine.score((*PROMPT, *ids_of("Score: 1"), END_ID))
+    odds = scored[-1] - ended[-1] if drawn.ids[-2] == ids_of("0")[0] else ended[-1] - scored[-1]
+    assert free[0] == pytest.approx(-math.log1p(math.exp(-odds)), abs=CLOSE)
+
+
+async def test_a_constrained_completion_that_is_cut_is_the_beginning_of_a_choice(engine: Engine) -> None:
+    generation = await engine.generate(ask(choices=CHOICES, max_tokens=3))
+    assert generation.finish == "length"
+    assert generation.ids in {ids_of(choice[:3]) for choice in CHOICES}
 
 
 async def test_base_and_adapters_mix_in_one_batch(engine: Engine, tiny_world: TinyWorld) -> None:

@@ -120,7 +120,7 @@ def test_a_secret_in_the_recipe_is_not_repeated(folder: Path) -> None:
 
 
 def test_what_is_not_available_is_told_after_all_that_is_wrong(folder: Path) -> None:
-    unavailable = {7: "  - build: {id: rows, from: trees, dataset: reflection}"}
-    assert message_of(changed(unavailable)) == "r.yaml:7: dataset 'reflection' is not available in this version"
+    unavailable = {7: "  - build: {id: rows, from: trees, dataset: world_model}"}
+    assert message_of(changed(unavailable)) == "r.yaml:7: dataset 'world_model' is not available in this version"
     both = message_of(changed(unavailable | {8: "  - train: {from: row}"}))
     assert both == "r.yaml:8: nothing makes 'row'; did you mean 'rows'?"

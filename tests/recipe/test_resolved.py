@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
 
 from agentloop.recipe import Recipe, load, resolved_yaml
-from agentloop.recipe.build import SelfImitation
+from agentloop.recipe.build import Preference, SelfImitation
 from agentloop.recipe.json_schema import stage_models
 from agentloop.recipe.measure import Evaluate
 from agentloop.recipe.part import Part
@@ -101,11 +101,14 @@ def recipes(draw: st.DrawFn) -> dict[str, Any]:
     """Recipes with every setting of a stage that is a number, a word or a truth."""
     train = draw(st.sampled_from([model for model in stage_models()["train"] if issubclass(model, Train)]))
     method = get_args(train.model_fields["method"].annotation)[0]
+    training = draw(trainings(train, method))
+    builder = Preference if method == "dpo" and training.get("loss") != "kto" else SelfImitation
+    dataset = get_args(builder.model_fields["dataset"].annotation)[0]
     return {
         "name": "drawn",
         "description": draw(st.text(st.characters(exclude_categories=["C"]), max_size=30)),
         "model": "org/name",
-        "engine": draw(bodies(Engine, kind="auto", max_lora_rank=64)),
+        "engine": draw(bodies(Engine, kind="auto", max_lora_rank=64, max_loras=9)),
         "environment": {
             "id": "textcraft",
             "depth": draw(st.one_of(st.integers(), st.text(max_size=5), st.lists(st.booleans(), max_size=2))),
@@ -114,8 +117,8 @@ def recipes(draw: st.DrawFn) -> dict[str, Any]:
         "iterations": draw(st.integers(1, 3)),
         "stages": [
             {"sample": draw(bodies(GroupSample, id="trees", split="train"))},
-            {"build": draw(bodies(SelfImitation, id="rows", dataset="self_imitation", **{"from": ["trees", "trees@previous"]}))},
-            {"train": draw(trainings(train, method))},
+            {"build": draw(bodies(builder, id="rows", dataset=dataset, **{"from": ["trees", "trees@previous"]}))},
+            {"train": training},
             {"evaluate": draw(bodies(Evaluate, id="dev", split="dev"))},
             {"gate": {"from": "dev"}},
         ],
@@ -144,16 +147,26 @@ def test_defaults_are_in_it(tmp_path: Path) -> None:
     assert [stage.settings(0)["start"] for stage in recipe.stages[2:]] == ["best", "base"]
 
 
+def test_a_search_is_shown_without_what_it_has_not(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("name: r\nmodel: tiny\nenvironment: {id: textcraft}\nstages: [{sample: {method: mcts, depth: 7, tasks: 3}}]\n")
+    recipe = load(path)
+    text = resolved_yaml(recipe)
+    assert "depth: 7" in text and "simulations: 8" in text and "tasks: 3" in text
+    assert "max_turns" not in text and "samples" not in text
+    assert reloaded(recipe, tmp_path) == recipe
+
+
 def test_files_are_found_beside_the_recipe_and_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "guess.py").touch()
-    (tmp_path / "shots.txt").touch()
+    (tmp_path / "shots.yaml").write_text("- [{role: user, content: a}, {role: assistant, content: b}]")
     path = tmp_path / "recipes" / "r.yaml"
-    path.write_text("name: r\nmodel: tiny\nenvironment: ./guess.py\nprompt: {examples: shots.txt}\nstages: [{sample: {}}]\n")
+    path.write_text("name: r\nmodel: tiny\nenvironment: ./guess.py\nprompt: {examples: shots.yaml}\nstages: [{sample: {}}]\n")
     monkeypatch.chdir(tmp_path)
     recipe = load(path)
     assert recipe.environment is not None and recipe.environment.id == str(tmp_path / "recipes" / "guess.py")
-    assert recipe.prompt.examples == str(tmp_path / "shots.txt")
+    assert recipe.prompt.examples == str(tmp_path / "shots.yaml")
 
 
 @settings(phases=PHASES, deadline=None)

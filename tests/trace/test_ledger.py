@@ -36,6 +36,12 @@ def test_a_prompt_is_the_context_of_its_turn(make_tree: MakeTree) -> None:
     assert Ledger.of_trees([tree], "trees").total().prompt == expected
 
 
+def test_turns_that_were_taken_over_were_paid_for_elsewhere(make_tree: MakeTree) -> None:
+    tree = make_tree("t0", (0,), tokens=4)
+    taken = dataclasses.replace(tree, turns=(dataclasses.replace(tree.turns[0], given=True), *tree.turns[1:]))
+    assert Ledger.of_trees([taken], "again").total() == Tokens(prompt=10, cached=3, generated=1, turns=1)
+
+
 def test_critics_are_judged_tokens_of_their_role_and_authored_turns_cost_nothing(make_tree: MakeTree) -> None:
     tree = make_tree("t0", (0,))
     question = Turn("c", "0.1", None, (1,) * 30, (2,) * 3, (-1.0,) * 3, "Bad", Draw("base"), fresh="critic", seat="critic", role="judge")

@@ -29,6 +29,11 @@ def test_only_chosen_turns_train(make_tree: MakeTree) -> None:
     assert logprobs == (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.5)
 
 
+def test_turns_that_were_taken_over_do_not_train(make_tree: MakeTree) -> None:
+    first, second = make_tree("t0", (0,), tokens=2).segments("0.1")[0]
+    assert segment_ids((dataclasses.replace(first, given=True), second)).mask == (0, 0, 0, 0, 0, 0, 1)
+
+
 def test_an_authored_turn_that_trains_has_no_logprobs(make_tree: MakeTree) -> None:
     first, second = make_tree("t0", (0,), tokens=2).segments("0.1")[0]
     authored = (dataclasses.replace(first, logprobs=None), second)

@@ -284,7 +284,7 @@ def test_unreadable_files_are_named(tmp_path: Path, make_tree: MakeTree) -> None
         list(read_trees(path))
     newer = schema.TREES.with_metadata({schema.VERSION_KEY: b"99"})
     pq.write_table(newer.empty_table(), path)
-    with pytest.raises(UnreadableTrace, match=f"trace version 99; this agentloop reads version {schema.VERSION}"):
+    with pytest.raises(UnreadableTrace, match=f"trace version 99; this agentloop reads versions up to {schema.VERSION}"):
         list(read_trees(path))
     write_trees(path, [make_tree(f"t{number}", (0, 1, 2), tokens=50) for number in range(20)])
     content = bytearray(path.read_bytes())
@@ -292,6 +292,37 @@ def test_unreadable_files_are_named(tmp_path: Path, make_tree: MakeTree) -> None
     path.write_bytes(content)
     with pytest.raises(UnreadableTrace, match=r"x\.parquet is damaged"):
         list(read_trees(path))
+
+
+def as_version_1(path: Path) -> None:
+    """Take from a file what version 2 added, as if it had been written before."""
+    table = pq.read_table(path)
+    fields = [field for field in schema.TURN if field.name != "given"]
+    older = schema.TREES.set(schema.TREES.get_field_index("turns"), pa.field("turns", pa.list_(pa.struct(fields))))
+    rows = [row | {"turns": [{k: v for k, v in turn.items() if k != "given"} for turn in row["turns"]]} for row in table.to_pylist()]
+    pq.write_table(pa.Table.from_pylist(rows, schema=older.with_metadata({schema.VERSION_KEY: b"1"})), path)
+
+
+def test_trees_of_version_1_are_read_and_nothing_in_them_was_taken_over(tmp_path: Path, make_tree: MakeTree) -> None:
+    path = write_trees(tmp_path / "x.parquet", [make_tree("t0", (0, 1))])
+    as_version_1(path)
+    assert list(read_trees(path)) == [make_tree("t0", (0, 1))]
+
+
+def test_a_stage_that_an_earlier_version_began_is_finished(tmp_path: Path, make_tree: MakeTree) -> None:
+    with TreeWriter(tmp_path / "x.parquet", shard_episodes=1) as writer:
+        writer.add(make_tree("t0", (0,)))
+    as_version_1(writer.folder / "shard-000000.parquet")
+    with TreeWriter(tmp_path / "x.parquet", shard_episodes=1) as writer:
+        writer.add(make_tree("t1", (0,)))
+        writer.finish()
+    assert list(read_trees(tmp_path / "x.parquet")) == [make_tree("t0", (0,)), make_tree("t1", (0,))]
+
+
+def test_turns_that_were_taken_over_stay_so_on_disk(tmp_path: Path, make_tree: MakeTree) -> None:
+    tree = make_tree("t0", (0,))
+    taken = dataclasses.replace(tree, turns=(dataclasses.replace(tree.turns[0], given=True), *tree.turns[1:]))
+    assert list(read_trees(write_trees(tmp_path / "x.parquet", [taken]))) == [taken]
 
 
 def test_a_full_disk_is_told_and_loses_nothing(tmp_path: Path, make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,23 @@ def test_merging_does_not_depend_on_who_finished_first(make_tree: MakeTree) -> N
         Tree.merge([fragments[0], make_tree("t1", (1,))])
 
 
+def test_fragments_that_start_from_one_node_hold_the_way_to_it_once(make_tree: MakeTree) -> None:
+    taken = dataclasses.replace(turn("a", None), given=True)
+    parts = [Tree("t", "t", "e", "train", turns=(taken, turn(f"r{sample}.0", "a", extends="a")), samples=(sample,)) for sample in range(3)]
+    for order in permutations(parts):
+        merged = Tree.merge(order)
+        assert [one.id for one in merged.turns] == ["a", "r0.0", "r1.0", "r2.0"]
+    other = dataclasses.replace(parts[1], turns=(dataclasses.replace(taken, text="y"), *parts[1].turns[1:]))
+    with pytest.raises(ValueError, match="took over turn 'a', each another"):
+        Tree.merge([parts[0], other])
+
+
+def test_a_turn_that_was_taken_over_is_no_episode(make_tree: MakeTree) -> None:
+    way = (dataclasses.replace(turn("a", None), given=True), dataclasses.replace(turn("b", "a", extends="a"), given=True))
+    assert [leaf.id for leaf in Tree("t", "t", "e", "train", turns=way).leaves()] == [], "an episode that broke before its first turn"
+    assert [leaf.id for leaf in Tree("t", "t", "e", "train", turns=(*way, turn("c", "b", extends="b"))).leaves()] == ["c"]
+
+
 def test_broken_links_are_refused() -> None:
     with pytest.raises(ValueError, match="does not precede"):
         Tree("t", "t", "e", "train", turns=(turn("1", "0"), turn("0", None)))

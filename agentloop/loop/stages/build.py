@@ -1,4 +1,4 @@
-"""`build`: makes rows from trees by a dataset builder, or mixes rows in given shares. Needs neither an engine nor an environment."""
+"""`build`: makes rows from trees by a dataset builder, or mixes rows in given shares. Needs no engine, and plays in no environment."""
 
 from __future__ import annotations
 
@@ -6,45 +6,63 @@ import random
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any, TypeVar
 
 from agentloop.dataset import registry
 from agentloop.dataset.mix import MixedRows
 from agentloop.dataset.row import Row
-from agentloop.dataset.store import ParquetRows, write_rows
+from agentloop.dataset.row_format import RowFormat
+from agentloop.dataset.schema import ROWS
+from agentloop.dataset.store import ParquetRows, ParquetSource, write_rows
 from agentloop.errors import RunFailed
 from agentloop.loop import references
 from agentloop.loop.context import Context, Outcome, StageRun
 from agentloop.recipe.build import Build, Mix
 from agentloop.recipe.reference import Reference
 from agentloop.run.journal import Output
+from agentloop.sampling.prompt import preface
+from agentloop.trace.author import Author
 from agentloop.trace.store import read_trees
 from agentloop.trace.tree import Tree
+
+R = TypeVar("R")
 
 
 async def build(run: StageRun, context: Context) -> Outcome:
     """Write the rows; a build without a single row is finished too, and the training that reads it is left out."""
     stage = run.stage
     assert isinstance(stage, Build)
-    rows: Iterable[Row] = _mixed(stage, run, context) if isinstance(stage, Mix) else _built(stage, run, context)
+    rows, form = (_mixed(stage, run, context), ROWS) if isinstance(stage, Mix) else await _built(stage, run, context)
     size = stage.size.at(run.schedule_at) if stage.size is not None else None
     if size is not None:
         rows = _drawn(list(rows), size, seed=f"{context.recipe.seed}/{run.key}")
     path = context.directory.artifact(run.label, "rows", stage.id)
     path.parent.mkdir(parents=True, exist_ok=True)
-    count = write_rows(path, rows)
-    written = ParquetRows(path)
+    count = write_rows(path, rows, form=form)
+    written = ParquetSource(path, form)
     tasks = len({row.task for row in written})
     output = Output("rows", context.directory.relative(path), written.content_hash(), count)
-    note = f"{count} rows of {tasks} tasks" if count else "no rows"
-    return Outcome({stage.id: output}, about={"note": note, "tasks": tasks, "trained_ids": sum(sum(row.mask) for row in written)})
+    note = f"{count} {form.what} of {tasks} tasks" if count else f"no {form.what}"
+    return Outcome({stage.id: output}, about={"note": note, "tasks": tasks, "trained_ids": sum(row.trained for row in written)})
 
 
-def _built(stage: Build, run: StageRun, context: Context) -> Iterator[Row]:
+async def _built(stage: Build, run: StageRun, context: Context) -> tuple[Iterable[Any], RowFormat[Any]]:
+    """What the stage's builder makes of its trees, and of which kind that is."""
     builder = registry.find(str(stage.model_dump()["dataset"]))
     known = {field.name for field in fields(builder.settings)}
     settings = {name: value for name, value in stage.settings(run.schedule_at).items() if name in known}
     trees = _trees(references.paths(stage.inputs, run, context.directory))
-    return builder.build(trees, builder.configure(settings), stage=stage.id, iteration=run.iteration)
+    more = {"author": await _author(context)} if builder.writes else {}
+    return builder.build(trees, builder.configure(settings), stage=stage.id, iteration=run.iteration, **more), builder.format
+
+
+async def _author(context: Context) -> Author:
+    """Writes turns as this run's prompts have them. Worked examples are asked of the environment only where they could be needed."""
+    count = context.examples()
+    if not count or context.renderer.appendable:
+        return Author(context.renderer)
+    async with context.pool(context.environment(None), 1) as pool:
+        return Author(context.renderer, (await preface(pool, count)).examples)
 
 
 def _trees(paths: list[Path]) -> Iterator[Tree]:
@@ -77,7 +95,7 @@ class _Chain:
             yield from part
 
 
-def _drawn(rows: list[Row], size: int, *, seed: str) -> list[Row]:
+def _drawn(rows: list[R], size: int, *, seed: str) -> list[R]:
     """At most `size` rows, drawn by the seed, in their own order."""
     if len(rows) <= size:
         return rows

@@ -7,7 +7,7 @@ import threading
 from dataclasses import asdict
 from pathlib import Path
 
-from agentloop.dataset.store import ParquetRows
+from agentloop.dataset.store import open_source
 from agentloop.engine.adapter import adapter_version
 from agentloop.engine.base import AdapterVersion
 from agentloop.loop import references
@@ -23,7 +23,7 @@ async def train(run: StageRun, context: Context) -> Outcome:
     """Train on all rows that `from` names; without a single row the role keeps the adapter that it has."""
     stage = run.stage
     assert isinstance(stage, Train)
-    rows = [path for path in references.paths(stage.from_, run, context.directory) if len(ParquetRows(path))]
+    rows = [path for path in references.paths(stage.from_, run, context.directory) if len(open_source(path))]
     if not rows:
         return Outcome(about={"note": "no rows to train on: the adapter stays as it is"})
     output = context.directory.artifact(run.label, "adapter", stage.role)

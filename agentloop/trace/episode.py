@@ -1,0 +1,23 @@
+"""Episodes in a tree: which turns ended one, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from agentloop.trace.tree import Tree, Turn
+
+
+def ended(tree: Tree) -> Iterator[Turn]:
+    """The last turns of the episodes that the environment ended or that were cut, in the order of the tree.
+
+    Leaves where a search merely stopped are none of them, nor are those after which an episode broke: what broke is no outcome.
+    """
+    broken = {failure.turn for failure in tree.failures}
+    for leaf in tree.leaves():
+        if leaf.id not in broken and (leaf.done or leaf.truncated is not None):
+            yield leaf
+
+
+def succeeded(leaf: Turn) -> bool:
+    """Whether the episode that ends in this turn counts as solved: the environment ended it and called it a success."""
+    return bool(leaf.success) and leaf.truncated is None
