@@ -14,7 +14,7 @@ from agentloop.recipe.flow import artifacts_of
 from agentloop.recipe.measure import Evaluate
 from agentloop.recipe.problem import Problem
 from agentloop.recipe.recipe import Recipe
-from agentloop.recipe.sample import Play, Sample
+from agentloop.recipe.sample import GroupSample, Play, Sample
 from agentloop.recipe.settings import ArtifactType
 from agentloop.recipe.source import Path
 from agentloop.recipe.stage import Stage
@@ -31,7 +31,16 @@ AVAILABLE: dict[str, frozenset[str]] = {
     "metric": frozenset({"success", "reward", "turns", "tokens"}),
     "overflow policy": frozenset({"stop", "window", "summarise"}),
     "part": frozenset(
-        {"a schedule by iteration", "'when'", "@previous", "@all", "a file in 'from'", "a measurement of trees", "a mix of rows"}
+        {
+            "a schedule by iteration",
+            "'when'",
+            "@previous",
+            "@all",
+            "a file in 'from'",
+            "a measurement of trees",
+            "a mix of rows",
+            "'start_from'",
+        }
     ),
 }
 """Words by what they are. Under "part" stand those of `PARTS`, the parts of the language with no single word of their own."""
@@ -51,6 +60,7 @@ PARTS = (
     "a measurement of adapter",
     "'from' of a sample",
     "'start_from'",
+    "'start_from' of a search",
     "'seats'",
     "'memory'",
     "'environments'",
@@ -121,6 +131,9 @@ def _of_stage(types: dict[str, ArtifactType], path: Path, stage: Stage) -> Itera
             yield from _missing("part", repr(key), (*path, key))
     if isinstance(stage, Play):
         yield from _missing("overflow policy", stage.overflow, (*path, "overflow"))
+        if stage.start_from is not None:
+            search = isinstance(stage, Sample) and not isinstance(stage, GroupSample)
+            yield from _missing("part", "'start_from' of a search" if search else "'start_from'", (*path, "start_from"))
     if isinstance(stage, Sample):
         yield from _of_sample(path, stage)
     if isinstance(stage, Build):
@@ -128,7 +141,7 @@ def _of_stage(types: dict[str, ArtifactType], path: Path, stage: Stage) -> Itera
     if isinstance(stage, Evaluate):
         for metric in stage.metrics:
             yield from _missing("metric", metric, (*path, "metrics"))
-        for reference in stage.inputs:
+        for reference in stage.from_ or ():
             yield from _missing("part", f"a measurement of {types.get(reference.name, 'trees')}", (*path, "from"))
     for where, number in numbers_of(stage, path):
         if number.shape in ("values", "cosine", "linear"):
@@ -136,7 +149,7 @@ def _of_stage(types: dict[str, ArtifactType], path: Path, stage: Stage) -> Itera
 
 
 def _of_sample(path: Path, stage: Sample) -> Iterator[Problem]:
-    for key in ("start_from", "seats", "environments", "memory"):
+    for key in ("seats", "environments", "memory"):
         if getattr(stage, key) is not None:
             yield from _missing("part", repr(key), (*path, key))
     if stage.from_ is not None:

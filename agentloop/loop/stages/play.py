@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from agentloop.environment.base import Split, Task
+from agentloop.environment.base import Split
 from agentloop.errors import RunFailed
 from agentloop.evaluation.benchmark import Evaluation, evaluate
 from agentloop.loop.context import Context, StageRun
+from agentloop.loop.stages.starts import Choose, find_starts
 from agentloop.recipe.sample import Play
 from agentloop.recipe.settings import Environment
 from agentloop.sampling.group import Origin, SamplingReport
 from agentloop.sampling.progress import display
 from agentloop.sampling.prompt import preface
 from agentloop.sampling.settings import SampleSettings
-
-Choose = Callable[[Sequence[Task], int | None], list[Task]]
-"""Which of the split's tasks are played, given how many are asked for."""
 
 
 async def play(
@@ -28,16 +25,19 @@ async def play(
 
     Raises:
         RunFailed: The environment has no tasks of that split, or too many episodes broke.
+        Mistake: The trees to start from are of another split.
     """
     settings = sample_settings(stage, run.schedule_at)
+    count = stage.tasks.at(run.schedule_at) if stage.tasks is not None else None
+    starts = None if stage.start_from is None else find_starts(run, context, stage.start_from, split=split, count=count, choose=choose)
     engine = await context.serving.engine()
     async with context.pool(environment, settings.alive) as pool:
-        everything = await pool.tasks(split)
-        if not everything:
+        everything = () if starts is not None else await pool.tasks(split)
+        if not everything and starts is None:
             raise RunFailed(f"environment {environment.id!r} has no {split} tasks, which stage {run.key} would play")
-        count = stage.tasks.at(run.schedule_at) if stage.tasks is not None else None
         return await evaluate(
             choose(everything, count),
+            starts=starts,
             engine=engine,
             pool=pool,
             renderer=context.renderer,
@@ -67,9 +67,11 @@ def sample_settings(stage: Play, iteration: int) -> SampleSettings:
 
 
 def success_in_short(evaluation: Evaluation) -> str:
-    """The share of successful episodes as a person reads it; says so when every episode broke."""
+    """The share of successful episodes as a person reads it; says so when every episode broke, or there was none."""
     found = next((measurement for measurement in evaluation.measurements if measurement.name == "success"), None)
-    return "every episode broke" if found is None else f"{100 * found.value:.1f} % of {found.n} episodes"
+    if found is None:
+        return "every episode broke" if evaluation.failures else "no episode was played"
+    return f"{100 * found.value:.1f} % of {found.n} episodes"
 
 
 def sampling_facts(report: SamplingReport | None) -> dict[str, Any]:
