@@ -1,5 +1,5 @@
 # setup: .venv with all that this machine can use (see .ci/setup.py); nothing is done while pyproject.toml is unchanged
-# demo:  a small model gets better at a tool task from its own experience, about ten minutes on two cores
+# demo:  a small model gets better at a tool task from its own experience, about nine minutes on two cores
 # test:  the tests, with vLLM really serving where it is installed
 # lint, types: ruff and mypy
 #
@@ -7,6 +7,9 @@
 
 .PHONY: setup demo test lint types format
 .DEFAULT_GOAL := help
+
+# Containers often set this, and then every process compiles torch and vLLM anew, which takes ten seconds each time.
+unexport PYTHONDONTWRITEBYTECODE
 
 AT_LEAST_311 = import sys; sys.exit(sys.version_info < (3, 11))
 BIN = .venv/bin

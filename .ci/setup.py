@@ -9,6 +9,9 @@ What it decides, and why:
   places have it, nothing else is asked.
 - vLLM for CPUs names torchvision, torchaudio and torchcodec, whose builds on PyPI need CUDA and break `import transformers` beside a torch
   without it. They are left out; text needs none of them.
+- The modules that training and serving load are imported once, so that their bytecode is there: uv leaves that to the first import, and
+  where PYTHONDONTWRITEBYTECODE is set, as in many containers, every process would compile them anew, ten seconds each time. pip compiles
+  all files of all packages, which would take a minute on two cores.
 - A stamp holds the hash of pyproject.toml, of this file and of what was decided. While it is the same, nothing is done.
 """
 
@@ -22,6 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,6 +37,12 @@ UV = "uv>=0.9,<1"
 TORCH_CPU = "torch==2.13.0+cpu"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 NEED_CUDA = ("torchvision", "torchaudio", "torchcodec")
+
+HEAVY_IMPORTS = (
+    "import trl, peft; from transformers import LlamaForCausalLM; from trl import SFTTrainer",
+    "import vllm.entrypoints.openai.api_server, vllm.v1.engine.core",
+)
+"""What a training and a server load: each is a program, and they run side by side."""
 
 HTTP_TIMEOUT = "120"
 """Seconds that uv waits for one answer of an index; its default of 30 is short for a busy proxy."""
@@ -54,6 +64,7 @@ def main() -> int:
             raise SetupError(f"AGENTLOOP_SETUP={extra}: expected cpu or gpu")
         make_venv()
         install(extra)
+        write_bytecode()
     except SetupError as error:
         print(f"setup: {error}", file=sys.stderr)
         return 1
@@ -117,6 +128,16 @@ def install(extra: str) -> None:
         raise SetupError("the packages could not be installed; see the messages above (is there a network, and 10 GB of free disk?)")
     if cpu_build:
         run([PYTHON, "-m", "pip", "uninstall", "--quiet", "--yes", *NEED_CUDA])
+
+
+def write_bytecode() -> None:
+    """Compile what training and serving load, by loading it. Whether it can be loaded is for `agentloop doctor` to say."""
+    print("setup: compiling what training and serving load", flush=True)
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    with ThreadPoolExecutor() as threads:
+        for program in HEAVY_IMPORTS:
+            threads.submit(run, [PYTHON, "-c", program], quiet=True, environment=environment)
 
 
 def pip_finds(requirement: str) -> bool:

@@ -11,7 +11,7 @@ import pytest
 hypothesis.settings.register_profile("agentloop", deadline=None)
 hypothesis.settings.load_profile("agentloop")
 
-pytest_plugins = ["tests.servers"]
+pytest_plugins = ["tests.servers", "tests.warm"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -29,6 +29,7 @@ class Machine:
 
     def __init__(self, setup: ModuleType, monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
         self.commands: list[str] = []
+        self.environments: dict[str, dict[str, str]] = {}
         self.failing: list[str] = []
         self.settings: dict[str, list[str]] = {}
         for name in ("pyproject.toml", "setup.py"):
@@ -47,6 +48,7 @@ class Machine:
     def run(self, command: Sequence[Any], **options: Any) -> bool:
         text = " ".join(map(str, command))
         self.commands.append(text)
+        self.environments[text] = dict(options.get("environment") or os.environ)
         if "-m venv" in text:
             (self.root / ".venv").mkdir(exist_ok=True)
             (self.root / ".venv" / "python").write_text("")
@@ -95,7 +97,33 @@ def test_without_uv_pip_installs_and_takes_away_what_needs_cuda(setup: ModuleTyp
     machine.failing = [setup.UV, "--dry-run"]
     assert setup.main() == 0
     assert f"-m pip install --extra-index-url {setup.TORCH_CPU_INDEX} --editable" in machine.last("--editable")
-    assert machine.commands[-1].endswith("uninstall --quiet --yes torchvision torchaudio torchcodec")
+    assert machine.last("uninstall").endswith("uninstall --quiet --yes torchvision torchaudio torchcodec")
+
+
+def test_what_training_and_serving_load_is_compiled_though_the_environment_forbids_it(
+    setup: ModuleType, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    assert setup.main() == 0
+    for package in ("trl", "vllm"):
+        program = machine.last(f"import {package}")
+        assert machine.commands.index(program) > machine.commands.index(machine.last("--editable"))
+        assert "PYTHONDONTWRITEBYTECODE" not in machine.environments[program]
+    machine.failing = ["import"]
+    (machine.root / ".venv" / "stamp").unlink()
+    assert setup.main() == 0, "a package that does not import is the doctor's to report"
+
+
+def test_what_make_starts_keeps_its_bytecode(tmp_path: Path) -> None:
+    """Without it, each of a suite's hundred processes compiles torch anew."""
+    seen = tmp_path / "seen"
+    python = tmp_path / "python3"
+    python.write_text(f'#!/bin/sh\n[ "$1" = -c ] || echo "[$PYTHONDONTWRITEBYTECODE]" > {seen}\n')
+    python.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment.pop("PYTHON", None)
+    subprocess.run(["make", "setup"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert seen.read_text() == "[]\n"
 
 
 def test_nothing_is_done_while_nothing_changed(setup: ModuleType, machine: Machine) -> None:

@@ -8,7 +8,6 @@ not enter it (trainers order rows by id, so the order means nothing). Rows of bo
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -32,11 +31,12 @@ FORMATS: tuple[RowFormat[Any], ...] = (ROWS, PREFERENCES)
 def write_rows(path: Path | str, rows: Iterable[R], *, form: RowFormat[R] = ROWS, rows_per_group: int = ROWS_PER_GROUP) -> int:  # type: ignore[assignment]
     """Write rows of one kind to the file `path` and return how many there were; no rows make a valid, empty file.
 
-    The file appears by a rename once all of it is on disk. If `rows` raises, nothing appears and what was written is removed.
+    The file appears by a rename once all of it is on disk. If `rows` raises, nothing appears and what was written is removed; what a
+    killed process left is written over.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
+    partial = target.with_name(f".{target.name}.partial")
     count = 0
     stream = iter(rows)
     try:

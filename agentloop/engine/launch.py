@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentloop.engine.base import BASE
-from agentloop.engine.settings import EngineSettings
+from agentloop.engine.settings import RANKS, EngineSettings
+from agentloop.errors import Mistake
 
 GIB = 1 << 30
 PLUGIN = "agentloop_cpu_lora"
@@ -106,6 +107,16 @@ def slots(adapters: int) -> int:
     return 2 * adapters + 1
 
 
+def check_slots(settings: EngineSettings, adapters: int) -> None:
+    """Refuse to serve `adapters` roles from fewer slots than they need, where the settings say how many there are. Raises `Mistake`."""
+    if settings.max_loras is not None and adapters and settings.max_loras < slots(adapters):
+        raise Mistake(
+            f"the engine has too few slots for the adapters of {adapters} roles",
+            found=settings.max_loras,
+            expected=f"max_loras of at least {slots(adapters)}: two for each role, and a spare",
+        )
+
+
 def server_command(settings: EngineSettings, model_path: Path, *, adapters: int, port: int, machine: Machine) -> list[str]:
     """Words of the command that starts the server. `vllm serve` is not used: it crashes with the CPU wheel, which has another name."""
     interpreter = settings.interpreter()
@@ -118,7 +129,8 @@ def server_command(settings: EngineSettings, model_path: Path, *, adapters: int,
     if settings.max_model_len is not None:
         command += ["--max-model-len", str(settings.max_model_len)]
     if adapters:
-        command += ["--enable-lora", "--max-loras", str(slots(adapters)), "--max-cpu-loras", str(slots(adapters))]
+        held = str(settings.max_loras or slots(adapters))
+        command += ["--enable-lora", "--max-loras", held, "--max-cpu-loras", held]
         command += ["--max-lora-rank", str(served_rank(settings.max_lora_rank))]
     if machine.cuda:
         command += ["--gpu-memory-utilization", str(settings.gpu_memory_utilization)]
@@ -133,7 +145,7 @@ def server_command(settings: EngineSettings, model_path: Path, *, adapters: int,
 
 def served_rank(rank: int) -> int:
     """The smallest rank cap that vLLM accepts and that holds `rank`."""
-    return next((cap for cap in (1, 8, 16, 32, 64, 128, 256, 320, 512) if cap >= rank), 512)
+    return next(cap for cap in RANKS if cap >= rank)
 
 
 def lay_plugin(work_dir: Path) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agentloop.engine.base import Engine
 from agentloop.engine.http import VLLMEngine
-from agentloop.engine.launch import Machine, resolved_dtype
+from agentloop.engine.launch import Machine, check_slots, resolved_dtype
 from agentloop.engine.server import VLLMServer
 from agentloop.engine.settings import EngineSettings
 
@@ -28,6 +28,8 @@ async def open_engine(settings: EngineSettings, model_path: Path, *, adapters: i
         Mistake: The settings or the model folder are wrong.
     """
     kind = settings.resolved_kind()
+    if kind == "vllm":
+        check_slots(settings, adapters)
     engine: Engine
     if kind == "vllm":
         engine = await _open_vllm(settings, model_path, adapters=adapters, work_dir=work_dir)

@@ -11,6 +11,11 @@ from agentloop.errors import Mistake, nearest
 
 Kind = Literal["auto", "vllm", "transformers", "scripted"]
 KINDS: tuple[Kind, ...] = ("auto", "vllm", "transformers", "scripted")
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM takes as the highest rank of its adapters."""
+LORA_ARGUMENTS = {"--max-loras": "max_loras", "--max-cpu-loras": "max_loras", "--max-lora-rank": "max_lora_rank"}
+"""Words for vLLM's command line that a setting stands for: given twice, the other would win and nobody would know."""
+LOWEST = {"max_model_len": 1, "max_lora_rank": 1, "max_loras": 1, "concurrency": 1, "retries": 0, "restarts": 0}
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -26,7 +31,8 @@ class EngineSettings:
         python: Interpreter of the virtual environment that holds vLLM; None is this one.
         dtype: Of weights and activations; "auto" is float32 on a CPU (where the adapter check is sharp) and bfloat16 on an accelerator.
         max_model_len: Longest context in tokens, completion included; None is the model's own limit.
-        max_lora_rank: Highest adapter rank that is served.
+        max_lora_rank: Highest adapter rank that is served; on the server it is rounded up to one of `RANKS`.
+        max_loras: Adapter slots of the server, one behind `url` too; None is what the roles need (`launch.slots`).
         memory_gib: GiB for the prefix and key-value cache on a CPU; None is a quarter of what is free, at most 4.
         gpu_memory_utilization: Share of an accelerator's memory that vLLM may take.
         concurrency: Requests that the engine works on at once; more wait in its queue.
@@ -46,6 +52,7 @@ class EngineSettings:
     dtype: str = "auto"
     max_model_len: int | None = None
     max_lora_rank: int = 64
+    max_loras: int | None = None
     memory_gib: float | None = None
     gpu_memory_utilization: float = 0.9
     concurrency: int = 64
@@ -62,14 +69,20 @@ class EngineSettings:
         for name, value, valid in (("kind", self.kind, KINDS), ("dtype", self.dtype, DTYPES)):
             if value not in valid:
                 raise Mistake(f"unknown engine {name}", found=value, expected=" | ".join(valid), nearest=nearest(str(value), valid))
-        for name, low in (("max_model_len", 1), ("max_lora_rank", 1), ("concurrency", 1), ("retries", 0), ("restarts", 0)):
+        for name, low in LOWEST.items():
             value = getattr(self, name)
             if value is not None and value < low:
                 raise Mistake(f"engine {name} is out of range", found=value, expected=f"at least {low}")
+        if self.max_lora_rank > RANKS[-1]:
+            raise Mistake("engine max_lora_rank is out of range", found=self.max_lora_rank, expected=f"at most {RANKS[-1]}, vLLM's highest")
         for name in ("start_timeout", "request_timeout", "memory_gib", "gpu_memory_utilization"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise Mistake(f"engine {name} is out of range", found=value, expected="more than 0")
+        for word in self.arguments:
+            key = LORA_ARGUMENTS.get(word.partition("=")[0].replace("_", "-"))
+            if key is not None:
+                raise Mistake(f"{word!r} is for the engine's key {key!r} to say", expected=f"{key}: NUMBER")
         if self.url is not None and not self.url.startswith(("http://", "https://")):
             raise Mistake("engine url is not an address", found=self.url, expected="http://HOST:PORT")
         if self.kind == "scripted" and self.script is None:

@@ -12,6 +12,7 @@ functions are not the ones it was written for.
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from typing import Any
 
@@ -57,6 +58,35 @@ def register() -> None:
         logger.info("agentloop_cpu_lora: nothing is replaced: %s", reason)
     _mend_seeds()
     _quicken_sampling()
+    _fork_processes()
+
+
+def _fork_processes() -> None:
+    """Let the engine and its worker be forked from the server, which has imported everything, in place of being started anew.
+
+    On a CPU vLLM starts them one after the other, and each imports torch and vLLM for ten seconds: nearly all of the time that the server
+    of a small model takes to start. It does so because OpenMP reads its settings once a process, and the worker's differ from the
+    server's. Intel's OpenMP reads them anew after a fork; where it is not preloaded, nothing is changed.
+    """
+    import torch
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu() or "libiomp" not in os.environ.get("LD_PRELOAD", ""):
+        return
+    # Initialises OpenMP in this process with its own settings. The engine puts the worker's into the environment while it forks it, and
+    # would otherwise take them for itself and be bound to the worker's first core.
+    torch.get_num_threads()
+    platform = type(current_platform)
+    configure = platform.check_and_update_config
+    if getattr(configure, "agentloop_forks", False):
+        return
+
+    def check_and_update_config(cls: Any, vllm_config: Any) -> None:
+        configure(vllm_config)
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
+
+    check_and_update_config.agentloop_forks = True  # type: ignore[attr-defined]
+    platform.check_and_update_config = classmethod(check_and_update_config)
 
 
 def _mend_seeds() -> None:

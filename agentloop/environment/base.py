@@ -74,7 +74,7 @@ class Environment:
         raise NotImplementedError(f"{type(self).__name__} must define step(action)")
 
     def system_prompt(self) -> str:
-        """Text of the system message: how to act here. By default the class docstring."""
+        """Text of the system message: how to act here. By default the class docstring; "" is no system message."""
         return inspect.cleandoc(type(self).__doc__ or "")
 
     def success(self, total_reward: float) -> bool:
@@ -105,7 +105,7 @@ class Environment:
         return ()
 
     def seats(self) -> Sequence[str]:
-        """Names of those who act in an episode; default one. With more, `turn` says whose turn it is."""
+        """Names of those who act in an episode; default one. What has more is refused, because this version plays one seat an episode."""
         return ("actor",)
 
     def close(self) -> Awaitable[None] | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from agentloop.environment.base import SPLITS, Split, Task
+from agentloop.environment.base import SPLITS, Environment, Split, Task
 from agentloop.environment.failure import EnvironmentFailure
 from agentloop.environment.pool import EnvironmentPool
 from agentloop.environment.registry import EnvironmentSpec
@@ -32,6 +32,7 @@ from agentloop.environment.rehearse import (
     to_json,
     write_script,
 )
+from agentloop.environment.tools import ToolEnvironment
 
 TASKS_A_SPLIT = 3
 PROCESS_TIMEOUT = 180.0
@@ -133,13 +134,20 @@ async def _plays(subject: _Subject) -> str:
         subject.played = [await play(player, script) for script in subject.scripts]
         prompt = player.system_prompt()
     steps = sum(len(played.outcomes) for played in subject.played)
-    if not prompt.strip():
+    if not prompt.strip() and not (prompt == "" and _has_own_prompt(subject.spec.load())):
         raise _NotHeld("the system prompt is empty")
     seconds = time.perf_counter() - begun
     sources = sorted({script.source for script in subject.scripts})
     text = f"{len(subject.played)} episodes of {steps} steps in {seconds:.1f} s, actions from: {', '.join(sources)}"
-    weak = not {"demonstration", "actions", "tools"} & set(sources)
-    return text + (" (define demonstration() or actions(), and more will be tested)" if weak else "")
+    notes = [] if prompt else ["system_prompt() gives none"]
+    if not {"demonstration", "actions", "tools"} & set(sources):
+        notes.append("define demonstration() or actions(), and more will be tested")
+    return text + (f" ({'; '.join(notes)})" if notes else "")
+
+
+def _has_own_prompt(environment: type[Environment]) -> bool:
+    """Whether the class says its system prompt itself; then "" is a choice. Without a docstring it is an oversight."""
+    return environment.system_prompt not in (Environment.system_prompt, ToolEnvironment.system_prompt)
 
 
 async def _garbage(subject: _Subject) -> str:
@@ -311,7 +319,7 @@ CLAIMS: tuple[tuple[str, Claim, str], ...] = (
         "plays",
         _plays,
         "reset returns the first observation (a string), step a StepResult(observation, reward, done); the class docstring is the system "
-        "prompt unless system_prompt() says otherwise",
+        'prompt unless system_prompt() says otherwise, by returning "" that there is none',
     ),
     ("garbage", _garbage, "answer what cannot be read with an observation that says what is expected, instead of raising"),
     ("done", _done, "set done=True when the episode is over, give its reward in that step, and set all state anew in reset"),

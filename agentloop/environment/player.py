@@ -19,6 +19,7 @@ from agentloop.environment.failure import (
     format_error,
 )
 from agentloop.environment.worker import InstanceThread, Outcome
+from agentloop.errors import Mistake
 
 _QUICK_TIMEOUT = 10.0
 """Seconds for `success`, which is answered on the spot."""
@@ -56,7 +57,17 @@ class Player:
         self._system_prompt = ""
 
     async def prepare(self) -> None:
-        """Ask for what must be known before the first episode."""
+        """Ask for what must be known before the first episode.
+
+        Raises:
+            EnvironmentFailure: It cannot be asked.
+            Mistake: Several act in it, and nothing here would ask the others.
+        """
+        seats = await self.seats()
+        if len(seats) != 1:
+            named = ", ".join(seats) or "none"
+            message = f"environment {self._name!r} has {len(seats)} seats ({named}), and this version plays one an episode"
+            raise Mistake(message, expected="seats() with one name")
         self._system_prompt = self._text("system_prompt", await self._call("environment.create", "system_prompt"))
 
     async def tasks(self, split: Split) -> tuple[Task, ...]:
@@ -134,7 +145,10 @@ class Player:
 
     async def seats(self) -> tuple[str, ...]:
         """Names of those who act. Raises `EnvironmentFailure`."""
-        return tuple(await self._call("environment.step", "seats"))
+        found = await self._call("environment.create", "seats")
+        if isinstance(found, (str, bytes)) or not isinstance(found, Sequence) or not all(isinstance(seat, str) for seat in found):
+            raise self._protocol("seats", found, "a sequence of names")
+        return tuple(found)
 
     async def demonstration(self, task: Task) -> tuple[str, ...] | None:
         """Actions that solve `task`, or None. Raises `EnvironmentFailure`."""

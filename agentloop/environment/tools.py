@@ -80,8 +80,8 @@ class ToolEnvironment(Environment):
         """The tools by name, in the order in which they are defined, those of base classes first. Raises `Mistake`."""
         schemas = cls.__dict__.get("_schemas")
         if schemas is None:
-            names = dict.fromkeys(name for base in reversed(cls.__mro__) for name in vars(base))
-            marked = [(name, getattr(cls, name)) for name in names if getattr(getattr(cls, name, None), _MARK, False)]
+            names = dict.fromkeys(name for base in reversed(cls.__mro__) for name, value in vars(base).items() if hasattr(value, _MARK))
+            marked = [(name, getattr(cls, name)) for name in names if hasattr(getattr(cls, name), _MARK)]
             schemas = {name: describe(function) for name, function in marked}
             cls._schemas = schemas
         return cast(dict[str, ToolSchema], schemas)

@@ -6,15 +6,18 @@ import os
 import platform
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentloop.engine.settings import EngineSettings
 from agentloop.environment.pool import EnvironmentPool
 from agentloop.environment.registry import find
 from agentloop.errors import RunFailed
+from agentloop.loop import retention
 from agentloop.loop.lineage import Lineage
 from agentloop.loop.serving import Serving
 from agentloop.model import ModelFolder
+from agentloop.recipe.examples import Examples, read_examples
 from agentloop.recipe.recipe import Recipe
 from agentloop.recipe.settings import Environment
 from agentloop.recipe.stage import Stage
@@ -121,12 +124,19 @@ class Context:
         """Instances of an environment for one stage; close it with `async with`."""
         return EnvironmentPool(find(environment.id), environment.options, concurrency)
 
-    def examples(self) -> int:
-        """Worked examples in every prompt."""
+    def examples(self) -> int | Examples:
+        """Worked examples in every prompt: how many of the environment's, or the user's own."""
+        return self._examples
+
+    @cached_property
+    def _examples(self) -> int | Examples:
+        """Read once, so that all stages of this process have the same."""
         examples = self.recipe.prompt.examples
-        if not isinstance(examples, int):
-            raise RunFailed("examples from a file are not available in this version; give their number")
-        return examples
+        return examples if isinstance(examples, int) else read_examples(Path(examples))
+
+    def prompt(self) -> dict[str, Any]:
+        """What the recipe adds to prompts, as JSON values: the user's own examples themselves and not the name of their file."""
+        return self.recipe.prompt.model_dump(mode="json") | {"examples": self.examples()}
 
     def versions(self) -> dict[str, Any]:
         """What the run is made with, kept in the journal."""
@@ -145,9 +155,10 @@ class Context:
         return self.serving.take_waits() if "serving" in self.__dict__ else {}
 
     async def retire_adapters(self) -> None:
-        """Unload the versions that nothing will ask for any more."""
+        """Unload the versions that nothing will ask for any more, and delete the oldest of them."""
         if "serving" in self.__dict__:
             await self.serving.retire(self.lineage.in_use())
+        retention.delete_old(self.recipe, self.lineage, self.directory)
 
     async def close(self) -> None:
         """Stop the engine, if there is one."""

@@ -1,8 +1,7 @@
 """Which adapter each role plays with now, and which is the best so far: replayed from the journal, never stored apart from it.
 
-Three kinds of finished stage move a lineage: a `train` stage makes a new version current; a `gate` stage either adopts the current
-version as the best or returns to
-the best one; everything else leaves it alone. Without a gate the latest version counts as the best.
+Two kinds of finished stage move a lineage: a `train` stage makes a new version current; a `gate` stage either adopts the current version as
+the best or returns to the best one. Everything else leaves it alone. Without a gate the latest version counts as the best.
 """
 
 from __future__ import annotations
@@ -37,11 +36,13 @@ class Lineage:
         versions: Every version that was trained, by versioned name.
         current: Versioned name in use, by role; `BASE` if a role has none yet.
         best: The incumbent, by role.
+        superseded: Names of the versions that are neither any more, in the order in which they ceased to be.
     """
 
     versions: dict[str, AdapterVersion] = field(default_factory=dict)
     current: dict[str, str] = field(default_factory=dict)
     best: dict[str, Incumbent] = field(default_factory=dict)
+    superseded: list[str] = field(default_factory=list)
 
     @staticmethod
     def replay(entries: Iterable[Entry], root: Path) -> Lineage:
@@ -53,6 +54,7 @@ class Lineage:
 
     def apply(self, entry: Entry, root: Path) -> None:
         """Move on by one finished stage."""
+        before = self.in_use()
         for output in entry.outputs.values():
             if output.type == "adapter":
                 version = AdapterVersion(output.about["name"], root / output.path, output.content_hash)
@@ -62,6 +64,7 @@ class Lineage:
             decision: dict[str, Any] = entry.about["gate"]
             self.best[decision["role"]] = Incumbent(decision["best"], decision["value"])
             self.current[decision["role"]] = decision["best"]
+        self.superseded += sorted(before - self.in_use())
 
     def playing(self, role: str) -> str:
         """Versioned name of the adapter that `role` plays with now."""

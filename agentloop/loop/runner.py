@@ -9,6 +9,7 @@ while it goes on.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 import traceback
 from collections.abc import Iterator
@@ -16,9 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentloop.errors import AgentloopError, Mistake, RunFailed
-from agentloop.loop import references
+from agentloop.loop import references, retention
 from agentloop.loop.context import FINAL, Context, Outcome, StageRun
 from agentloop.loop.stages import STAGES
+from agentloop.recipe.judge import Judge
 from agentloop.recipe.recipe import Recipe
 from agentloop.recipe.stage import Stage, When
 from agentloop.run.journal import Entry
@@ -64,6 +66,7 @@ async def run_recipe(recipe: Recipe, context: Context, observer: Observer | None
     """
     watcher = observer or Observer()
     plan = list(stage_runs(recipe))
+    _check_keys(recipe)
     _begin(recipe, context)
     kept = [run for run in plan if _is_finished(run, context)]
     if kept:
@@ -79,9 +82,8 @@ async def run_recipe(recipe: Recipe, context: Context, observer: Observer | None
     finally:
         # Leaving without a word would leave a server behind; a second Ctrl-C must not stop its end.
         await asyncio.shield(context.close())
-    if ran:
-        context.directory.journal.append(Entry("run", "", about={"state": "finished"}))
-        context.directory.write_metrics()
+    adapters = retention.counted(context.lineage, context.directory)
+    context.directory.journal.append(Entry("run", "", about={"state": "finished", "adapters": adapters}))
     return RunResult(ran, len(kept))
 
 
@@ -96,23 +98,40 @@ def fingerprint(run: StageRun, context: Context) -> str:
             "seed": recipe.seed,
             "model": recipe.model,
             "environments": {name: entry.model_dump(mode="json") for name, entry in recipe.all_environments().items()},
-            "prompt": recipe.prompt.model_dump(mode="json"),
+            "prompt": context.prompt(),
             "inputs": references.hashes(run.stage.inputs, run, context.directory),
         }
+        | _judge_of(run, recipe)
     )
+
+
+def _judge_of(run: StageRun, recipe: Recipe) -> dict[str, Any]:
+    """What a judging depends on beyond that, where another model judges; that of an adapter follows from what was trained."""
+    if not isinstance(run.stage, Judge) or recipe.role(run.stage.role).kind not in ("url", "scoring"):
+        return {}
+    return {"judge": recipe.role(run.stage.role).model_dump(mode="json")}
 
 
 def _begin(recipe: Recipe, context: Context) -> None:
     environments = ", ".join(entry.id for entry in recipe.all_environments().values())
+    retention.resume(context.lineage, context.directory)
     about = {
         "name": recipe.name,
         "model": context.model.name,
         "model_source": context.model.source,
         "environment": environments,
+        "adapters": retention.counted(context.lineage, context.directory),
         "state": "running",
     }
     context.directory.journal.append(Entry("run", "", about=about | context.versions()))
     context.directory.write_metrics()
+
+
+def _check_keys(recipe: Recipe) -> None:
+    """Keys of models behind URLs must be there before hours have gone by. Raises `Mistake`."""
+    for stage in recipe.all_stages():
+        if isinstance(stage, Judge) and (key := recipe.role(stage.role).key) is not None and not os.environ.get(key):
+            raise Mistake(f"the environment variable {key} is not set", expected=f"the key of role {stage.role!r} in it")
 
 
 def _is_finished(run: StageRun, context: Context) -> bool:

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from agentloop.recipe.build import Build, Mix
+from agentloop.recipe.check import named_roles
 from agentloop.recipe.control import Python
 from agentloop.recipe.flow import artifacts_of
+from agentloop.recipe.judge import Judge
 from agentloop.recipe.measure import Evaluate
 from agentloop.recipe.problem import Problem
 from agentloop.recipe.recipe import Recipe
@@ -23,9 +25,9 @@ from agentloop.recipe.train import Train
 from agentloop.recipe.walk import numbers_of, stages_of
 
 AVAILABLE: dict[str, frozenset[str]] = {
-    "stage": frozenset({"sample", "build", "train", "evaluate", "gate"}),
+    "stage": frozenset({"sample", "judge", "build", "train", "evaluate", "gate"}),
     "sampling method": frozenset({"group"}),
-    "critic": frozenset(),
+    "critic": frozenset({"outcome", "rubric", "first_error", "pairwise", "scoring"}),
     "dataset": frozenset({"self_imitation", "reflection", "direct_revision", "optimal_only", "preference", "mix"}),
     "training method": frozenset({"sft"}),
     "metric": frozenset({"success", "reward", "turns", "tokens"}),
@@ -71,13 +73,14 @@ PARTS = (
     "'into'",
     "'lineage: archive'",
     "'placement'",
-    "'prompt' of a role",
-    "a role behind a URL",
-    "a scoring model as a role",
+    "'prompt' of a role outside 'judge'",
+    "a role behind a URL outside 'judge'",
+    "a scoring model outside 'judge'",
+    "an embedder as a judge",
     "a second training of a role in one iteration",
 )
 
-_ROLES = {"url": "a role behind a URL", "scoring": "a scoring model as a role"}
+_ROLES = {"url": "a role behind a URL outside 'judge'", "scoring": "a scoring model outside 'judge'"}
 
 
 def unavailable(recipe: Recipe) -> list[Problem]:
@@ -101,16 +104,27 @@ def _missing(what: str, word: str, path: Path) -> Iterator[Problem]:
 
 
 def _of_recipe(recipe: Recipe) -> Iterator[Problem]:
-    for name, role in recipe.roles.items():
-        if role.kind in _ROLES:
-            yield from _missing("part", _ROLES[role.kind], ("roles", name))
-        if role.prompt is not None:
-            yield from _missing("part", "'prompt' of a role", ("roles", name, "prompt"))
+    yield from _of_roles(recipe)
     if recipe.lineage.archive is not None:
         yield from _missing("part", "'lineage: archive'", ("lineage",))
     for key in ("stores", "placement", "environments"):
         if getattr(recipe, key):
             yield from _missing("part", repr(key), (key,))
+
+
+def _of_roles(recipe: Recipe) -> Iterator[Problem]:
+    """Judges may be any role; whoever plays must be on the engine, with the environment's own system prompt."""
+    for path, stage in stages_of(recipe):
+        for where, name in named_roles(path, stage):
+            role = recipe.role(name)
+            if isinstance(stage, Judge):
+                if role.scoring == "embedder":
+                    yield from _missing("part", "an embedder as a judge", where)
+                continue
+            if role.kind in _ROLES:
+                yield from _missing("part", _ROLES[role.kind], where)
+            if role.prompt is not None:
+                yield from _missing("part", "'prompt' of a role outside 'judge'", where)
 
 
 def _of_stage(types: dict[str, ArtifactType], path: Path, stage: Stage) -> Iterator[Problem]:

@@ -12,7 +12,7 @@ from agentloop.errors import nearest
 from agentloop.recipe.build import Preference, Reflection, TreeBuild
 from agentloop.recipe.control import Python
 from agentloop.recipe.flow import flow_problems
-from agentloop.recipe.judge import ScoringJudge
+from agentloop.recipe.judge import ModelJudge, ScoringJudge
 from agentloop.recipe.measure import Evaluate
 from agentloop.recipe.problem import Problem
 from agentloop.recipe.recipe import Recipe
@@ -33,6 +33,7 @@ def problems(recipe: Recipe) -> list[Problem]:
     return [
         *_names(recipe, stages),
         *_roles(recipe, stages),
+        *_slots(recipe),
         *_environments(recipe, stages),
         *_numbers(recipe, stages),
         *_datasets(stages),
@@ -65,7 +66,7 @@ def _names(recipe: Recipe, stages: Stages) -> Iterator[Problem]:
 def _roles(recipe: Recipe, stages: Stages) -> Iterator[Problem]:
     names = recipe.role_names()
     for path, stage in stages:
-        for where, name in _named_roles(path, stage):
+        for where, name in named_roles(path, stage):
             if name not in names:
                 near = nearest(name, names)
                 yield Problem(
@@ -77,6 +78,8 @@ def _roles(recipe: Recipe, stages: Stages) -> Iterator[Problem]:
                 yield Problem(where, f"role {name!r} has no adapter, so it cannot be trained")
             elif isinstance(stage, Play) and where[-1] != "critic" and kind == "scoring":
                 yield Problem(where, f"role {name!r} is a scoring model, so it cannot act")
+            elif isinstance(stage, ModelJudge) and kind == "scoring":
+                yield Problem(where, f"role {name!r} is a scoring model, so it cannot answer", expected="critic: scoring, or another role")
             elif isinstance(stage, ScoringJudge) and kind != "scoring":
                 scoring = [other for other in names if recipe.role(other).kind == "scoring"]
                 yield Problem(where, f"role {name!r} is no scoring model", expected=", ".join(scoring) or "a role with 'model'")
@@ -85,7 +88,16 @@ def _roles(recipe: Recipe, stages: Stages) -> Iterator[Problem]:
             yield Problem((*path, "rank"), "the engine does not serve this rank", stage.rank, f"at most {most} (engine.max_lora_rank)")
 
 
-def _named_roles(path: Path, stage: Stage) -> Iterator[tuple[Path, str]]:
+def _slots(recipe: Recipe) -> Iterator[Problem]:
+    """The engine holds the present and the next version of every role with an adapter, and needs a spare slot (docs/engines.md)."""
+    adapters = [name for name in recipe.role_names() if recipe.role(name).kind == "adapter"]
+    needed, slots = 2 * len(adapters) + 1, recipe.engine.max_loras
+    if slots is not None and slots < needed:
+        message = f"the engine has too few slots for the adapters of {', '.join(adapters)}"
+        yield Problem(("engine", "max_loras"), message, slots, f"at least {needed}: two for each role, and a spare")
+
+
+def named_roles(path: Path, stage: Stage) -> Iterator[tuple[Path, str]]:
     """Every role that a stage names: its own, of its seats, and the critic that steers a search."""
     if hasattr(stage, "role"):
         yield (*path, "role"), stage.role

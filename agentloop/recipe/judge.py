@@ -2,9 +2,9 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from agentloop.recipe.part import Count, Name, NonNegative
+from agentloop.recipe.part import Count, Name, NonNegative, Share, trouble
 from agentloop.recipe.reference import References
 from agentloop.recipe.schedule import Scheduled
 from agentloop.recipe.settings import ArtifactType
@@ -23,6 +23,8 @@ class Judge(Work):
     """The trees."""
     into: Name | None = None
     """Store that the judged trees are added to."""
+    max_failures: Share = 0.1
+    """Share of questions that the judge's model fails to answer above which the run stops."""
 
 
 class ModelJudge(Judge):
@@ -33,11 +35,20 @@ class ModelJudge(Judge):
     max_tokens: Scheduled[Count] = Scheduled.constant(256)
     """Most tokens of an answer."""
     votes: Scheduled[Count] = Scheduled.constant(1)
-    """Times that the judge is asked; a verdict needs all of them to agree."""
+    """Times that each question is asked: the most frequent label counts, of numbers the mean (self-consistency, arXiv:2203.11171)."""
     prompt: str | None = None
-    """The question, in place of the critic's own."""
+    """What is asked, in place of the critic's own words; the episode and the form of the answer are added to it."""
     concurrency: Count = 32
     """Questions that are asked at once."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _votes_differ(cls, value: object) -> object:
+        if isinstance(value, dict) and value.get("temperature", 0.0) == 0.0:
+            votes = value.get("votes", 1)
+            if isinstance(votes, int) and votes > 1:
+                raise trouble("votes of a greedy judge are all the same", path=("votes",), found=votes, expected="a temperature above 0")
+        return value
 
 
 class OutcomeJudge(Judge):
@@ -60,6 +71,8 @@ class FirstErrorJudge(ModelJudge):
     """The first harmful turn of a failed episode (Agent-R, arXiv:2501.11425)."""
 
     critic: Literal["first_error"]
+    paths: Literal["failed", "contrasted", "all"] = "failed"
+    """Which episodes are walked: those without success; of these, only those beside a better one in their tree; or all."""
 
 
 class PairwiseJudge(ModelJudge):
@@ -67,11 +80,13 @@ class PairwiseJudge(ModelJudge):
 
     critic: Literal["pairwise"]
     rivals: Scheduled[Count] | None = None
-    """Episodes that each is compared with; null is all others of the group."""
+    """Episodes that each is compared with (one more where the number is odd); null is all others of the tree."""
 
 
 class ScoringJudge(Judge):
-    """The number that a scoring model gives (a classifier, a reward model): `role` must be one."""
+    """The number that a scoring model gives: of a reward model its output, of a classifier the probability of its last class. `role` must
+    be one.
+    """
 
     critic: Literal["scoring"]
     each: Literal["episode", "turn"] = "episode"

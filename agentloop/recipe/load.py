@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from agentloop.recipe.available import unavailable
 from agentloop.recipe.check import problems
+from agentloop.recipe.examples import read_examples
 from agentloop.recipe.override import apply
 from agentloop.recipe.problem import of_validation, told
 from agentloop.recipe.recipe import Recipe
@@ -54,6 +55,8 @@ def check_source(source: Source, surroundings: Surroundings, *, allow_unavailabl
     found = problems(recipe) or ([] if allow_unavailable else unavailable(recipe))
     if found:
         raise told(found, source)
+    if isinstance(recipe.prompt.examples, str):
+        read_examples(FilePath(recipe.prompt.examples))
     return recipe
 
 

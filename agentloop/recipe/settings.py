@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator, model_serializer, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, Strict, ValidationInfo, field_validator, model_serializer, model_validator
 from pydantic.functional_serializers import SerializerFunctionWrapHandler
 from pydantic_core import PydanticCustomError
 
@@ -18,6 +18,14 @@ ArtifactType = Literal["tasks", "trees", "rows", "adapter", "measurement", "stor
 
 EnvironmentId = Annotated[str, AfterValidator(lambda text, info: surroundings.environment(text, info.context))]
 ModelName = Annotated[str, AfterValidator(lambda text, info: surroundings.model(text, info.context))]
+HIGHEST_RANK = 512
+"""Highest rank of an adapter that vLLM serves, whatever it is told."""
+
+Rank = Annotated[int, Strict(), Field(ge=1, le=HIGHEST_RANK)]
+
+LORA_ARGUMENTS = {"--max-loras": "max_loras", "--max-cpu-loras": "max_loras", "--max-lora-rank": "max_lora_rank"}
+"""Words for vLLM's command line that would contradict a key without a word, and the key."""
+
 FunctionName = Annotated[str, AfterValidator(lambda text, info: surroundings.function(text, info.context))]
 
 
@@ -116,8 +124,10 @@ class Engine(Part):
     """Of weights and activations; `auto` is float32 on a CPU and bfloat16 on an accelerator."""
     max_model_len: Count | None = None
     """Longest context in tokens, completion included; null is the model's limit."""
-    max_lora_rank: Count = 64
+    max_lora_rank: Rank = 64
     """Highest adapter rank that is served."""
+    max_loras: Count | None = None
+    """Adapter slots of the server, of a running one too; null is what the roles need: two for each with an adapter, and a spare."""
     memory_gib: Positive | None = None
     """GiB for the key-value cache on a CPU."""
     gpu_memory_utilization: PositiveShare = 0.9
@@ -148,6 +158,12 @@ class Engine(Part):
                 raise trouble("engine kind 'scripted' needs 'script'", path=("kind",), expected="script: FILE.py:FUNCTION")
             if value.get("url") is not None and kind not in ("auto", "vllm"):
                 raise trouble("'url' of the engine is the address of a vLLM server", path=("kind",), found=kind, expected="vllm")
+            arguments = value.get("arguments")
+            for index, word in enumerate(arguments if isinstance(arguments, list | tuple) else ()):
+                key = LORA_ARGUMENTS.get(str(word).partition("=")[0].replace("_", "-"))
+                if key is not None:
+                    message = f"{str(word)!r} is for the engine's key {key!r} to say"
+                    raise trouble(message, path=("arguments", index), expected=f"{key}: NUMBER")
         return value
 
 
@@ -155,7 +171,7 @@ class Prompt(Part):
     """What stands in the prompt beside the environment's own words."""
 
     examples: Amount | str = 0
-    """Worked examples in the prompt: how many of those that the environment offers, or a text file with one's own."""
+    """Worked examples in the prompt: how many of those that the environment offers, or a YAML or JSON file with one's own."""
     system: str | None = None
     """System prompt in place of the environment's."""
 
@@ -181,10 +197,12 @@ class Archive(Part):
 
 
 class Lineage(Part):
-    """Which adapter the next round starts from: the last one accepted (a line), or one drawn from an archive."""
+    """Which adapter the next round starts from, the last one accepted (a line) or one drawn from an archive, and which stay on disk."""
 
     archive: Archive | None = None
     """Settings of the archive; null is a line."""
+    keep: Amount | Literal["all"] = 1
+    """Adapters of each role that stay on disk after they ceased to be current or best, the last ones to do so."""
 
     @model_validator(mode="before")
     @classmethod
@@ -198,7 +216,7 @@ class Lineage(Part):
 
     @model_serializer(mode="wrap")
     def _written(self, handler: SerializerFunctionWrapHandler) -> object:
-        return "line" if self.archive is None else handler(self)
+        return "line" if self == Lineage() else handler(self)
 
 
 class Store(Part):

@@ -79,13 +79,29 @@ def read(path: FilePath, name: str) -> Source:
         siblings = [str(entry.relative_to(path.parent)) for entry in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
         near = nearest(path.name, siblings)
         raise Mistake("no such recipe", file=name, nearest=str(FilePath(name).parent / near) if near else None)
+    return parse(_text_of(path, name), name)
+
+
+def read_values(path: FilePath, name: str) -> Source:
+    """Read any other YAML or JSON file, whatever its values are. Raises `Mistake` where it cannot be read."""
+    text = _text_of(path, name)
+    if path.suffix == ".json":
+        text = text.replace("\t", " ")  # YAML takes no tabs; inside JSON's strings there are none
+    node = _compose(text, name)
+    source = Source(name, None)
+    source.data = None if node is None else _value(node, (), source, frozenset())
+    return source
+
+
+def _text_of(path: FilePath, name: str) -> str:
     if not path.is_file():
         raise Mistake("not a file", file=name, expected="a YAML file")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise Mistake("not a text file", file=name, expected="YAML in UTF-8") from None
-    return parse(text, name)
+    except OSError as error:
+        raise Mistake(f"the file cannot be read ({error.strerror})", file=name) from None
 
 
 def parse(text: str, name: str) -> Source:
@@ -164,7 +180,7 @@ def _scalar(node: yaml.ScalarNode, name: str) -> str | int | float | bool | None
     if node.tag != f"{_TAG}str":
         raise Mistake(f"a tag, {node.tag!r}", file=name, line=node.start_mark.line + 1, expected="a plain value")
     if node.style is not None:  # quoted, or a block of text
-        return str(text)
+        return _joined(str(text))
     if _NULL.match(text):
         return None
     if _BOOL.match(text):
@@ -174,3 +190,8 @@ def _scalar(node: yaml.ScalarNode, name: str) -> str | int | float | bool | None
     if _FLOAT.match(text):
         return float(text.replace("_", ""))
     return str(text)
+
+
+def _joined(text: str) -> str:
+    """JSON writes what lies beyond 16 bits as two halves, which YAML keeps apart; a half without its other is no character."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

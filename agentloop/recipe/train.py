@@ -7,10 +7,9 @@ from pydantic import Field, SerializerFunctionWrapHandler, Strict, model_seriali
 from agentloop.recipe.part import Amount, Count, Flag, NonNegative, Positive, Share, trouble
 from agentloop.recipe.reference import References
 from agentloop.recipe.schedule import Scheduled
-from agentloop.recipe.settings import ArtifactType, Start
+from agentloop.recipe.settings import ArtifactType, Rank, Start
 from agentloop.recipe.stage import Work
 
-Rank = Annotated[int, Strict(), Field(ge=1, le=512)]
 Dropout = Annotated[float, Strict(), Field(ge=0, lt=1)]
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from agentloop.run.directory import RunDirectory
-from agentloop.run.journal import Entry
+from agentloop.run.journal import Entry, Output
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +58,33 @@ class StageLine:
 
 
 @dataclass(frozen=True, slots=True)
+class VerdictLine:
+    """What one judging stage said, for the table of verdicts.
+
+    Attributes:
+        labels: How many verdicts have each label, those that are numbers and the unparsable ones left out.
+        unparsable: Verdicts without a value.
+        mean: Mean of the values; None if there is none.
+        adapter: Who judged.
+    """
+
+    stage: str
+    critic: str
+    adapter: str
+    verdicts: int
+    labels: dict[str, int]
+    unparsable: int
+    mean: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """Everything of a run that a report shows, but for the example trajectories.
 
     Attributes:
         points: Every measurement, in order of time.
         stages: Every stage that finished or failed last, in order of time.
+        verdicts: What critics said, by stage.
         seconds: Wall-clock seconds by kind of work (sample, build, train, evaluate, gate, start of the engine …).
         tokens: Tokens by kind, over the run.
         failures: Failures by kind, over the run.
@@ -74,6 +96,7 @@ class Summary:
     environment: str
     points: tuple[Point, ...]
     stages: tuple[StageLine, ...]
+    verdicts: tuple[VerdictLine, ...]
     seconds: dict[str, float]
     tokens: dict[str, int]
     failures: dict[str, int]
@@ -94,11 +117,14 @@ def summarise(directory: RunDirectory) -> Summary:
     failures: Counter[str] = Counter()
     points: list[Point] = []
     latest: dict[str, Entry] = {}
+    deleted: set[str] = set()
     for entry in entries:
         if entry.event == "run":
             about |= entry.about
         elif entry.event in ("finished", "failed"):
             latest[entry.stage] = entry
+        elif entry.event == "deleted":
+            deleted.add(str(entry.about["path"]))
     for entry in latest.values():
         kind = str(entry.about.get("kind", "other"))
         waits = {str(name): float(value) for name, value in entry.about.get("waits", {}).items()}
@@ -113,7 +139,8 @@ def summarise(directory: RunDirectory) -> Summary:
         model=str(about.get("model", "")),
         environment=str(about.get("environment", "")),
         points=tuple(points),
-        stages=tuple(_line(entry) for entry in latest.values()),
+        stages=tuple(_line(entry, deleted) for entry in latest.values()),
+        verdicts=tuple(_verdicts(entry) for entry in latest.values() if "verdicts" in entry.about),
         seconds=dict(seconds),
         tokens=dict(tokens),
         failures=dict(failures),
@@ -136,10 +163,27 @@ def _point(measurement: dict[str, Any]) -> Point:
     )
 
 
-def _line(entry: Entry) -> StageLine:
-    made = ", ".join(f"{output.count:,} {output.type}" if output.count else output.type for output in entry.outputs.values())
+def _line(entry: Entry, deleted: Collection[str]) -> StageLine:
+    made = ", ".join(_made(output) + (", deleted since" if output.path in deleted else "") for output in entry.outputs.values())
     note = entry.message or str(entry.about.get("note", ""))
     return StageLine(entry.stage, entry.event, entry.seconds, made, dict(entry.tokens), note)
+
+
+def _made(output: Output) -> str:
+    return f"{output.count:,} {output.type}" if output.count else output.type
+
+
+def _verdicts(entry: Entry) -> VerdictLine:
+    said = entry.about["verdicts"]
+    return VerdictLine(
+        stage=entry.stage,
+        critic=str(said["critic"]),
+        adapter=str(entry.about.get("adapter", "")),
+        verdicts=int(said["verdicts"]),
+        labels={str(label): int(count) for label, count in said["labels"].items()},
+        unparsable=int(said["unparsable"]),
+        mean=said["mean"],
+    )
 
 
 def _state(entries: list[Entry]) -> str:

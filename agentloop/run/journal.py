@@ -1,10 +1,9 @@
 """The journal: one append-only file from which everything about a run's progress follows.
 
-A line is one event of one stage: started, finished or failed. A stage is finished when, and only when, its "finished" line is whole on
-disk; that line carries
-the outputs with their content hashes, the measurements and the token counts, so that nothing else has to be consistent with anything. A
-line torn by a kill
-is passed over when the journal is read, and the stage runs again.
+A line is one event of one stage: started, finished or failed, or that something which it had made was deleted. A stage is finished when,
+and only when, its "finished" line is whole on disk; that line carries the outputs with their content hashes, the measurements and the
+token counts, so that nothing else has to be consistent with anything. A line torn by a kill is passed over when the journal is read, and
+the stage runs again.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from typing import Any, Literal
 from agentloop.errors import RunFailed
 from agentloop.run.artifact import disk_full
 
-Event = Literal["run", "started", "finished", "failed", "interrupted"]
+Event = Literal["run", "started", "finished", "failed", "interrupted", "deleted"]
 
 
 @dataclass(frozen=True, slots=True)

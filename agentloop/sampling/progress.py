@@ -97,6 +97,24 @@ class Progress:
         return " · ".join(parts)
 
 
+class Shown(Protocol):
+    """Numbers of a stage that can be told in a line: `Progress`, or those of a judge."""
+
+    @property
+    def total(self) -> int:
+        """What there is to do."""
+        ...
+
+    @property
+    def done(self) -> int:
+        """What need not be done any more."""
+        ...
+
+    def line(self) -> str:
+        """All of it in one line."""
+        ...
+
+
 class Display(Protocol):
     """Shows a stage's progress, from entering it to leaving it."""
 
@@ -104,7 +122,7 @@ class Display(Protocol):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None: ...
 
-    def update(self, progress: Progress) -> None:
+    def update(self, progress: Shown) -> None:
         """The numbers have changed."""
         ...
 
@@ -118,7 +136,7 @@ class Quiet:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
         return None
 
-    def update(self, progress: Progress) -> None:
+    def update(self, progress: Shown) -> None:
         return None
 
 
@@ -130,9 +148,9 @@ class LogLines(Quiet):
         self._every = every
         self._clock = clock
         self._last = clock()
-        self._unsaid: Progress | None = None
+        self._unsaid: Shown | None = None
 
-    def update(self, progress: Progress) -> None:
+    def update(self, progress: Shown) -> None:
         self._unsaid = progress
         if self._clock() - self._last >= self._every or progress.done == progress.total:
             self._say()
@@ -165,7 +183,7 @@ class LiveLine(Quiet):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
         self._live.stop()
 
-    def update(self, progress: Progress) -> None:
+    def update(self, progress: Shown) -> None:
         self._live.update(self._text(progress.line(), overflow="ellipsis", no_wrap=True))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol, cast
@@ -41,15 +42,20 @@ class ExamplePool(Protocol):
     def instance(self) -> AbstractAsyncContextManager[ExamplePlayer]: ...
 
 
-async def preface(pool: ExamplePool, examples: int = 0, system_prompt: str | None = None) -> Preface:
-    """The preface with `examples` worked examples of the environment's train split.
+async def preface(pool: ExamplePool, examples: int | Sequence[Sequence[Said]] = 0, system_prompt: str | None = None) -> Preface:
+    """The preface with worked examples: so many of the environment's train split, or those given.
 
     Raises:
         Mistake: The environment has fewer examples.
         EnvironmentFailure: It broke while it showed them.
     """
-    if examples < 1:
-        return Preface(system_prompt)
+    shown = examples if not isinstance(examples, int) else await _shown(pool, examples) if examples > 0 else ()
+    messages = [Message(cast(Role, said["role"]), said["content"]) for example in shown for said in example]
+    return Preface(system_prompt, tuple(messages))
+
+
+async def _shown(pool: ExamplePool, examples: int) -> Sequence[Sequence[Said]]:
+    """Examples of the environment's own."""
     async with pool.instance() as player:
         shown = await player.examples(examples)
     if len(shown) < examples:
@@ -58,5 +64,4 @@ async def preface(pool: ExamplePool, examples: int = 0, system_prompt: str | Non
             found=examples,
             expected=f"at most {len(shown)}",
         )
-    messages = [Message(cast(Role, said["role"]), said["content"]) for example in shown for said in example]
-    return Preface(system_prompt, tuple(messages))
+    return shown

@@ -6,6 +6,10 @@ unless a stage is named.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 from agentloop.trace.tree import Tree, Turn, Verdict
 
 FIRST_ERROR = "first_error"
@@ -49,3 +53,45 @@ def is_walked(tree: Tree, leaf_id: str, *, stage: str | None = None) -> bool:
 def steps(tree: Tree, leaf_id: str) -> tuple[Turn, ...]:
     """The turns on the path to `leaf_id` that acted and were answered: what a critic can judge. Summaries and critics' turns are none."""
     return tuple(turn for turn in tree.path(leaf_id) if not turn.from_critic and turn.action is not None and turn.observation is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictCounts:
+    """What a judging stage said, in numbers.
+
+    Attributes:
+        verdicts: All of them.
+        labels: How many have each label, "unparsable" left out; verdicts that are numbers have none.
+        unparsable: Verdicts without a value, since no answer could be read.
+        mean: Mean of the values; None if there is none.
+    """
+
+    verdicts: int
+    labels: dict[str, int]
+    unparsable: int
+    mean: float | None
+
+    @staticmethod
+    def of(trees: Iterable[Tree], stage: str) -> VerdictCounts:
+        """Count the verdicts of a stage."""
+        labels: Counter[str] = Counter()
+        verdicts, valued, total = 0, 0, 0.0
+        for verdict in (verdict for tree in trees for verdict in tree.verdicts if verdict.stage == stage):
+            verdicts += 1
+            if verdict.value is not None:
+                valued, total = valued + 1, total + verdict.value
+            if verdict.label is not None:
+                labels[verdict.label] += 1
+        unparsable = labels.pop(UNPARSABLE, 0)
+        return VerdictCounts(verdicts, dict(sorted(labels.items())), unparsable, total / valued if valued else None)
+
+    def in_words(self) -> str:
+        """One line for people."""
+        if not self.verdicts:
+            return "no verdicts"
+        parts = [f"{self.verdicts} verdicts"]
+        if self.labels:
+            parts.append(", ".join(f"{label} {count}" for label, count in self.labels.items()))
+        if self.mean is not None:
+            parts.append(f"mean {self.mean:.3f}")
+        return " · ".join([*parts, f"unparsable {self.unparsable}"])

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from agentloop.errors import Mistake, RunFailed, WaitedTooLong
 from agentloop.training import registry
@@ -53,14 +53,12 @@ def train(
     work = Path(work_dir).absolute() if work_dir is not None else output.with_name(f"{output.name}-training")
     work.mkdir(parents=True, exist_ok=True)
     output.parent.mkdir(parents=True, exist_ok=True)
-    for name in ("result.json", "error.json", "progress.jsonl"):
-        (work / name).unlink(missing_ok=True)
+    for earlier in [work / "result.json", work / "error.json", work / "progress.jsonl", *work.glob(".*.partial")]:
+        earlier.unlink(missing_ok=True)
     (work / "job.json").write_text(job.to_json())
     ooms, began = _out_of_memory_kills(), time.monotonic()
     with (work / "log.txt").open("wb") as log:
-        process = subprocess.Popen(
-            command(job, work), stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment(job), start_new_session=True
-        )
+        process = start(job, work, log)
         try:
             _wait(process, job, work, on_progress, cancel)
         finally:
@@ -69,6 +67,13 @@ def train(
         trained = Trained.from_json((work / "result.json").read_text())
         return replace(trained, startup_seconds=time.monotonic() - began - trained.seconds)
     raise _failure(process.returncode, work, killed_for_memory=_out_of_memory_kills() > ooms)
+
+
+def start(job: TrainingJob, work: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start the processes, a group that prints to `log` and ends when the pipe on its standard input closes."""
+    return subprocess.Popen(
+        command(job, work), stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment(job), start_new_session=True
+    )
 
 
 def command(job: TrainingJob, work: Path) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +64,10 @@ def save_adapter(model: PeftModel, output: Path, model_name: str) -> None:
     """Write configuration and weights to the folder `output`, which appears by a rename once both are on disk.
 
     The configuration has sorted keys and lists and no paths (peft writes sets in the order of the process' string hashes, and the base
-    model's folder), so that the same training gives the same bytes on two machines.
+    model's folder), so that the same training gives the same bytes on two machines. What a killed training left of the folder is removed.
     """
-    partial = output.with_name(f".{output.name}.{uuid.uuid4().hex[:8]}.partial")
+    partial = output.with_name(f".{output.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
     try:
         model.save_pretrained(str(partial), safe_serialization=True, save_embedding_layers=False)
         for entry in partial.iterdir():

@@ -19,9 +19,14 @@ from agentloop.training.job import TrainingJob
 
 
 def main(arguments: list[str]) -> int:
-    """Run the job; returns 0, or the exit code of the error that `error.json` describes."""
-    job_path, work_dir = map(Path, arguments)
+    """Run the job as long as the parent holds standard input; the whole process group is killed when it does not."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    job_path, work_dir = map(Path, arguments)
+    return run(job_path, work_dir)
+
+
+def run(job_path: Path, work_dir: Path) -> int:
+    """Run the job; returns 0, or the exit code of the error that `error.json` describes."""
     job = TrainingJob.from_json(job_path.read_text())
     from agentloop.training import registry  # the environment is the launcher's by now
 

@@ -21,10 +21,14 @@ _TERSE_CALL = re.compile(r"\s*(add|sub|mul)\((-?\d{1,9}),(-?\d{1,9})\)\s*")
 _TERSE_ANSWER = re.compile(r"\s*-?\d{1,12}\s*")
 
 PROMPTS: dict[Kind, str] = {
-    "story": "Follow the story with one call a message: add(a, b), subtract(a, b) or multiply(a, b). When asked how many, answer(n).",
-    "problem": "Solve the problem with one call a message: add(a, b), subtract(a, b) or multiply(a, b). At the end, answer(n).",
-    "expression": "Work it out with one call a message: add(a, b), subtract(a, b) or multiply(a, b). At the end, answer(n).",
+    "story": (
+        "You are careful with words and numbers. Read what happens, decide whether the number gets larger, smaller or is multiplied, "
+        "and write one call, where the first number is the number so far. When asked how many, give the answer."
+    ),
+    "problem": "Solve the problem with one call a message, each on the result of the one before. At the end, give the answer.",
+    "expression": "Work it out with one call a message, each on the result of the one before. At the end, give the answer.",
 }
+"""How to play, by the kind of problem; the tools follow. The words for stories are the best of those that were tried on the base model."""
 
 
 class Calculator(ToolEnvironment):
@@ -62,7 +66,7 @@ class Calculator(ToolEnvironment):
         return [row[index] for index in range(max(map(len, by_level))) for row in by_level if index < len(row)]
 
     def system_prompt(self) -> str:
-        return "" if self._terse else PROMPTS[self._kind]
+        return "" if self._terse else f"{PROMPTS[self._kind]}\n\n{self.tools_prompt()}"
 
     def reset(self, task: Task) -> str:
         data = task.data

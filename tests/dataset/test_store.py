@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -135,6 +138,20 @@ def test_rows_of_version_1_are_read_and_have_no_context(tmp_path: Path):
     table = table.set_column(table.schema.get_field_index("provenance"), pa.field("provenance", older.type, nullable=False), older)
     pq.write_table(table.replace_schema_metadata({VERSION_KEY: b"1"}), tmp_path / "old.parquet")
     assert list(ParquetRows(tmp_path / "old.parquet")) == [simple(0)]
+
+
+def test_what_a_killed_writer_left_is_gone_once_the_rows_are_written_again(tmp_path: Path):
+    program = (
+        "import os, signal, sys; sys.path.insert(0, os.getcwd())\n"
+        "from tests.dataset.test_store import simple\n"
+        "from agentloop.dataset.store import write_rows\n"
+        "def rows():\n    yield simple(0)\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"write_rows({str(tmp_path / 'a.parquet')!r}, rows(), rows_per_group=1)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 1, "the writer was to be killed in the middle of a file"
+    write_rows(tmp_path / "a.parquet", [simple(0)])
+    assert [path.name for path in tmp_path.iterdir()] == ["a.parquet"]
 
 
 def other_schema(path: Path, schema: pa.Schema) -> Path:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from agentloop.engine.launch import GIB, Machine, cache_bytes, lay_plugin, preloads, server_command, server_environment, slots
-from agentloop.engine.settings import EngineSettings
+from agentloop.engine.launch import GIB, Machine, cache_bytes, check_slots, lay_plugin, preloads, server_command, server_environment, slots
+from agentloop.engine.settings import RANKS, EngineSettings
+from agentloop.errors import Mistake
 
 CPU = Machine(cuda=False, cpus=(0, 1, 5), free_bytes=20 * GIB)
 GPU = replace(CPU, cuda=True)
@@ -57,11 +60,28 @@ def test_there_is_a_spare_slot_beside_two_versions_a_role(model: Path) -> None:
     assert [slots(adapters) for adapters in (1, 2, 5)] == [3, 5, 11]
     assert value(words(model, adapters=2), "--max-loras") == value(words(model, adapters=2), "--max-cpu-loras") == "5"
     assert "--enable-lora" not in words(model, adapters=0)
+    assert value(words(model, adapters=2, max_loras=9), "--max-loras") == "9"
+
+
+def test_fewer_slots_than_the_roles_need_are_refused() -> None:
+    check_slots(EngineSettings(max_loras=5), 2)
+    check_slots(EngineSettings(max_loras=1), 0)
+    with pytest.raises(Mistake, match=r"adapters of 2 roles; found 4; expected max_loras of at least 5: two for each role, and a spare"):
+        check_slots(EngineSettings(max_loras=4), 2)
 
 
 @pytest.mark.parametrize(("asked", "served"), [(1, "1"), (4, "8"), (16, "16"), (40, "64"), (300, "320")])
 def test_the_rank_cap_is_one_that_vllm_accepts(model: Path, asked: int, served: str) -> None:
     assert value(words(model, max_lora_rank=asked), "--max-lora-rank") == served
+
+
+def test_the_ranks_are_those_of_the_vllm_that_is_installed() -> None:
+    found = importlib.util.find_spec("vllm")
+    if found is None or found.origin is None:
+        pytest.skip("vLLM is not installed")
+    source = (Path(found.origin).parent / "config" / "lora.py").read_text()
+    line = re.search(r"MaxLoRARanks = Literal\[([\d, ]+)\]", source)
+    assert line is not None and tuple(map(int, line[1].split(","))) == RANKS
 
 
 def test_own_arguments_come_last_so_that_they_win(model: Path) -> None:

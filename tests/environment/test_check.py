@@ -140,6 +140,21 @@ def test_a_breach_is_found_and_comes_with_a_remedy(write, tmp_path, claim: str, 
     assert not passed(list(found.values()))
 
 
+def test_an_environment_may_say_that_it_has_no_system_prompt(write) -> None:
+    found = findings_of(write("def system_prompt(self):\n    return ''"), until="plays")
+    assert found["plays"].passed and found["plays"].detail.endswith("actions from: demonstration (system_prompt() gives none)")
+
+
+@pytest.mark.parametrize("base", ["_Count", "ToolEnvironment"])
+def test_a_class_without_a_docstring_has_not_said_so(write, tmp_path, base: str) -> None:
+    methods = "def tasks(self, split):\n    return [Task(split, {'start': 0})]\ndef reset(self, task):\n    self.n = 0\n    return 'Go.'"
+    write(methods, base=base)
+    path = tmp_path / "mine.py"
+    path.write_text(path.read_text().replace('"""Say the next number."""', ""))
+    found = findings_of(find(str(path)), until="plays")
+    assert found["plays"].detail == "the system prompt is empty", found
+
+
 def test_the_check_of_a_shipped_environment_passes() -> None:
     found = findings_of(find("textcraft"), depth=[1, 2, 3, 4])
     assert {name: finding.passed for name, finding in found.items()} == {name: True for name, _, _ in CLAIMS}, found

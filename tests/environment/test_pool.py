@@ -51,6 +51,21 @@ async def test_instances_are_lazy_reused_and_closed(write) -> None:
     assert log_of(spec).count("closed") == pool.created == pool.closed
 
 
+@pytest.mark.parametrize("seats", ["('buyer', 'seller')", "()"])
+async def test_an_environment_of_other_than_one_seat_is_refused_before_it_plays(write, seats: str) -> None:
+    spec = write(f"{LOGGING}\ndef seats(self):\n    return {seats}")
+    async with EnvironmentPool(spec) as pool:
+        with pytest.raises(Mistake, match=r"has \d seats \((buyer, seller|none)\), and this version plays one an episode; expected seats"):
+            await pool.tasks("train")
+    assert log_of(spec) == ["made", "closed"]
+
+
+async def test_the_seats_are_a_sequence_of_names(write) -> None:
+    async with EnvironmentPool(write("def seats(self):\n    return 'actor'")) as pool:
+        failure = await failure_of(pool)
+    assert failure.kind == "environment.protocol" and "seats() returned str 'actor', expected a sequence of names" in str(failure)
+
+
 async def test_no_more_instances_play_than_both_limits_allow(write) -> None:
     spec = write("concurrency = 3\nplaying = 0\nmost = 0\n" + LOGGING)
     pool = EnvironmentPool(spec, concurrency=10)

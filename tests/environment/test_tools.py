@@ -150,6 +150,30 @@ def test_a_tool_may_be_called_answer() -> None:
     assert "no tool call" in step("7", Quiz()).observation
 
 
+def test_tools_stand_in_the_order_in_which_they_are_declared() -> None:
+    class Quiz(Shop):
+        @tool
+        def hint(self) -> str:
+            """A hint."""
+            return "think"
+
+        @tool
+        def answer(self, n: int) -> StepResult:  # type: ignore[override]
+            """Give the number."""
+            return StepResult("", done=True)
+
+        @tool
+        def buy(self, thing: str) -> StepResult:
+            """Buy two."""
+            return StepResult("")
+
+        def stock(self) -> dict[str, list[int]]:
+            return {}
+
+    assert list(Quiz.tools()) == ["price", "buy", "hint", "answer"], "an inherited one keeps its place, an unmarked one is none"
+    assert Quiz.tools()["buy"].summary == "Buy two."
+
+
 def test_the_prompt_shows_signatures_and_descriptions_in_few_words() -> None:
     assert Shop().system_prompt() == (
         "Find the price.\n\n"

@@ -42,7 +42,7 @@ def python_answer(task: Task) -> int:
     return eval(str(expression.reset(task)))  # the text is ours: digits, signs and brackets
 
 
-@pytest.mark.parametrize("options", [{"kind": "story"}, {"kind": "expression"}])
+@pytest.mark.parametrize("options", [{"kind": "story"}, {"kind": "expression"}, {"terse": True}])
 async def test_the_protocol_is_kept(options: dict[str, object]) -> None:
     findings = [finding async for finding in check(find("calculator"), options)]
     assert len(findings) > 5

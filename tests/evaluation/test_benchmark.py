@@ -27,7 +27,7 @@ async def evaluated(path: Path, engine: FunctionEngine | None = None) -> Evaluat
             engine=engine or FunctionEngine(),
             pool=pool,
             renderer=Renderer(CharacterTokenizer()),
-            settings=SampleSettings(samples=2, max_tokens=16),
+            settings=SampleSettings(samples=2, max_tokens=16, episodes=4),
             origin=ORIGIN,
             path=path,
         )
@@ -66,7 +66,7 @@ async def test_an_interrupted_evaluation_goes_on_and_measures_the_same(tmp_path:
     assert not path.exists(), "a half evaluation is no artifact"
     with TreeWriter(path) as writer:
         kept = len(writer.finished)
-    assert 0 < kept < 16
+    assert 0 < kept < 16, "with four episodes alive and three turns each, some had ended before the twenty-first request"
     found = await evaluated(path)
     assert found.sampling is not None and (found.sampling.resumed, found.sampling.finished) == (kept, 16 - kept)
     assert trees_hash(path) == trees_hash(expected.trees)

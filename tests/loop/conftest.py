@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from agentloop.cli.main import run as agentloop
 from tests.tiny_model import make_model
 
 TOY = Path(__file__).parent / "toy"
@@ -17,6 +18,16 @@ TOY = Path(__file__).parent / "toy"
 def toy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random one-layer model; the scripted engine needs its tokenizer, the trainer its weights."""
     return make_model(tmp_path_factory.mktemp("toy-model") / "model", layers=1)
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, toy_model: Path) -> tuple[Path, Path]:
+    """(recipe, directory) of one finished toy run, shared by the tests that only look at it."""
+    folder = tmp_path_factory.mktemp("finished")
+    for file in TOY.iterdir():
+        (folder / file.name).write_text(file.read_text().replace("MODEL", str(toy_model)))
+    assert agentloop(["run", str(folder / "recipe.yaml"), "--out", str(folder / "out"), "--quiet"]) == 0
+    return folder / "recipe.yaml", folder / "out"
 
 
 @pytest.fixture

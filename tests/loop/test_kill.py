@@ -6,10 +6,8 @@ import json
 import random
 import signal
 import subprocess
-import sys
 import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from agentloop.run.directory import RunDirectory
 from agentloop.run.journal import Journal
 from agentloop.trace.store import read_trees
 from tests.servers import TinyServer
+from tests.warm import WarmStart
 
 KILLS = 20
 
@@ -33,18 +32,14 @@ def contents(out: Path) -> dict[str, str]:
     return found
 
 
-def start(recipe: Path, out: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "agentloop.cli.main", "run", str(recipe), "--out", str(out), "--quiet"]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-
-
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_a_run_killed_at_twenty_random_moments_ends_as_one_that_was_not(toy_recipe: Callable[..., Path], tmp_path: Path) -> None:
-    recipe = toy_recipe()
-    whole = start(recipe, tmp_path / "whole")
-    assert whole.wait(timeout=600) == 0
-    expected = contents(tmp_path / "whole")
+@pytest.mark.timeout(900)
+def test_a_run_killed_at_twenty_random_moments_ends_as_one_that_was_not(
+    finished_run: tuple[Path, Path], warm: WarmStart, tmp_path: Path
+) -> None:
+    # The run that nobody kills has its trainings started in the ordinary way, so equal contents prove that a warm start changes nothing.
+    recipe, whole = finished_run
+    expected = contents(whole)
     assert len(expected) == 11
 
     # A kill comes some journal lines after the start and a moment later, so that the runs get on and the kills meet every stage.
@@ -54,24 +49,34 @@ def test_a_run_killed_at_twenty_random_moments_ends_as_one_that_was_not(toy_reci
         out = tmp_path / f"killed-{runs}"
         runs += 1
         while True:
-            process = start(recipe, out)
+            began_at = time.monotonic()
+            process = warm.run(recipe, out)
             wanted = lines(out) + moments.randint(1, 5)
             while kills < KILLS and process.poll() is None and lines(out) < wanted:
                 time.sleep(0.01)
             try:
-                process.wait(timeout=moments.uniform(0.0, 1.0) if kills < KILLS else 600)
+                process.wait(timeout=moments.uniform(0.0, 0.3) if kills < KILLS else 120)
             except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                process.wait(timeout=30)
+                assert kills < KILLS, f"waited 120 s for the run in {out} to end"
+                process.kill()
+                assert process.wait(timeout=30) == -signal.SIGKILL
                 kills += 1
+                last = Journal(out / "journal.jsonl").entries[-1] if (out / "journal.jsonl").exists() else None
+                print("KILL", runs, last and last.event, last and last.stage, round(time.monotonic() - began_at, 2))
                 continue
-            assert process.returncode == 0, process.stderr.read().decode() if process.stderr else ""
+            assert process.returncode == 0, warm.log(out).read_text()
+            print("END", runs, round(time.monotonic() - began_at, 2))
             break
         assert contents(out) == expected
         stages = [entry.stage for entry in Journal(out / "journal.jsonl").entries if entry.event == "finished"]
         assert len(stages) == len(set(stages)) == 11
-        assert not list(out.rglob("*.partial")) and not list(out.rglob("*.work"))
+        assert files(out) == files(whole), "nothing is left of what was not finished"
     assert kills == KILLS
+
+
+def files(out: Path) -> set[str]:
+    """Everything in the folders of the iterations."""
+    return {path.relative_to(out).as_posix() for path in (out / "iterations").rglob("*")}
 
 
 def lines(out: Path) -> int:
@@ -83,7 +88,9 @@ def lines(out: Path) -> int:
 @pytest.mark.slow
 @pytest.mark.vllm
 @pytest.mark.timeout(900)
-def test_with_vllm_a_killed_run_ends_with_the_same_counts_and_leaves_no_adapter_behind(tiny_server: TinyServer, tmp_path: Path) -> None:
+def test_with_vllm_a_killed_run_ends_with_the_same_counts_and_leaves_no_adapter_behind(
+    tiny_server: TinyServer, warm: WarmStart, tmp_path: Path
+) -> None:
     folder = Path(__file__).parent / "toy"
     (tmp_path / "anything.py").write_text((folder / "anything.py").read_text())
     recipe = tmp_path / "recipe.yaml"
@@ -93,17 +100,16 @@ def test_with_vllm_a_killed_run_ends_with_the_same_counts_and_leaves_no_adapter_
     kills = 0
     # A kill right after each of these began: in sampling, in training, with a fresh adapter on the server, in an evaluation.
     for stage in ("000/trees", "000/policy", "000/dev", "001/policy", "001/dev"):
-        process = start(recipe, out)
+        process = warm.run(recipe, out)
         deadline = time.monotonic() + 240
         while not began(out, stage):
-            assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
-            assert time.monotonic() < deadline, f"waited in vain for {stage}"
+            assert process.poll() is None, warm.log(out).read_text()
+            assert time.monotonic() < deadline, f"waited 240 s for {stage} to begin"
             time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait(timeout=30)
+        process.kill()
+        assert process.wait(timeout=30) == -signal.SIGKILL
         kills += 1
-    process = start(recipe, out)
-    assert process.wait(timeout=400) == 0, process.stderr.read().decode() if process.stderr else ""
+    assert warm.run(recipe, out).wait(timeout=400) == 0, warm.log(out).read_text()
 
     entries = [entry for entry in Journal(out / "journal.jsonl").entries if entry.event == "finished"]
     stages = ("trees", "rows", "policy", "dev", "gate")

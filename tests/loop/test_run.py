@@ -8,13 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from agentloop.cli.main import run as agentloop
 from agentloop.dataset.store import ParquetRows
+from agentloop.recipe import load
+from agentloop.report.summary import summarise
 from agentloop.run.directory import RunDirectory
 from agentloop.run.journal import Journal
 from agentloop.trace.store import read_trees
@@ -24,16 +26,6 @@ STAGES = [f"{label}/{stage}" for label in ("000", "001") for stage in ("trees", 
 
 def finished(out: Path) -> list[str]:
     return [entry.stage for entry in Journal(out / "journal.jsonl").entries if entry.event == "finished"]
-
-
-@pytest.fixture(scope="module")
-def finished_run(tmp_path_factory: pytest.TempPathFactory, toy_model: Path) -> tuple[Path, Path]:
-    """(recipe, directory) of one finished toy run, shared by the tests that only look at it."""
-    folder = tmp_path_factory.mktemp("finished")
-    for file in (Path(__file__).parent / "toy").iterdir():
-        (folder / file.name).write_text(file.read_text().replace("MODEL", str(toy_model)))
-    assert agentloop(["run", str(folder / "recipe.yaml"), "--out", str(folder / "out"), "--quiet"]) == 0
-    return folder / "recipe.yaml", folder / "out"
 
 
 def test_every_stage_runs_once_and_leaves_its_artifact(finished_run: tuple[Path, Path]) -> None:
@@ -84,6 +76,7 @@ def test_a_finished_run_does_nothing_when_it_is_started_again(finished_run: tupl
     assert agentloop(["run", str(recipe), "--out", str(out), "--quiet"]) == 0
     assert finished(out) == STAGES
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")} == before
+    assert summarise(RunDirectory(out)).state == "finished"
 
 
 def test_other_settings_on_a_run_are_refused(finished_run: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,6 +148,36 @@ def living_trainers(out: Path) -> list[str]:
     return found
 
 
+def test_worked_examples_of_ones_own_are_in_every_prompt_and_part_of_what_a_stage_is(
+    toy_recipe: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = toy_recipe()
+    text = recipe.read_text()
+    head = text[: text.index("iterations:")] + "prompt: {examples: ./mine.yaml}\n"
+    recipe.write_text(head + text[text.index("stages:") : text.index("  - build:")])
+    mine, out = recipe.with_name("mine.yaml"), tmp_path / "out"
+    mine.write_text("- - {role: user, content: '900'}\n  - {role: assistant, content: '901'}\n")
+    command = ["run", str(recipe), "--out", str(out), "--quiet"]
+    assert agentloop(command) == 0
+    trees = list(read_trees(out / "iterations/000/trees/trees.parquet"))
+    decode = context_text(recipe)
+    assert trees and all("user\n900<end><s>assistant\n901<end><s>user\n" in decode(tree.turns[0].prompt_ids) for tree in trees)
+
+    mine.write_text('- - role: user\n    content: "900"\n  - role: assistant\n    content: "901"\n')
+    assert agentloop(command) == 0, "the same examples, written in another way"
+    mine.write_text(mine.read_text().replace("901", "902"))
+    assert agentloop(command) == 2
+    assert "stage 000/trees was finished with other settings" in capsys.readouterr().err
+
+
+def context_text(recipe: Path) -> Callable[[Sequence[int]], str]:
+    """Ids to text by the tokenizer of the recipe's model."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(load(recipe).model).decode
+
+
+@pytest.mark.usefixtures("warm_training")
 def test_conditions_mixes_and_earlier_iterations(toy_recipe: Callable[..., Path], tmp_path: Path) -> None:
     recipe = toy_recipe(
         (

@@ -12,15 +12,20 @@ import pytest
 from pydantic import BaseModel, Strict, TypeAdapter, ValidationError
 
 from agentloop.dataset.self_imitation import Settings
-from agentloop.engine.settings import EngineSettings
+from agentloop.engine import settings as engine_settings
+from agentloop.engine.launch import slots
+from agentloop.engine.settings import RANKS, EngineSettings
 from agentloop.model import ALIASES
 from agentloop.recipe import Recipe
+from agentloop.recipe import settings as recipe_settings
 from agentloop.recipe.available import AVAILABLE, PARTS
 from agentloop.recipe.build import SelfImitation
+from agentloop.recipe.check import problems
 from agentloop.recipe.json_schema import stage_models
 from agentloop.recipe.part import Count, Part
+from agentloop.recipe.problem import Problem
 from agentloop.recipe.sample import Play
-from agentloop.recipe.settings import Engine
+from agentloop.recipe.settings import HIGHEST_RANK, Engine
 from agentloop.recipe.stage import METRICS
 from agentloop.recipe.stages import KINDS, WORDS
 from agentloop.recipe.surroundings import MODEL_ALIASES
@@ -88,6 +93,19 @@ def test_what_is_available_are_words_of_the_language() -> None:
 def test_the_engine_block_is_the_engines_settings() -> None:
     settings = {field.name: field.default for field in fields(EngineSettings)}
     assert {name: field.default for name, field in Engine.model_fields.items()} == settings
+
+
+def test_the_engine_and_the_language_agree_on_what_can_be_served() -> None:
+    assert RANKS[-1] == HIGHEST_RANK
+    assert recipe_settings.LORA_ARGUMENTS == engine_settings.LORA_ARGUMENTS
+    roles = {name: {"adapter": True} for name in ("critic", "judge")}
+    stages = [{"sample": {}}]
+
+    def told(most: int) -> list[Problem]:
+        recipe = {"name": "r", "model": "tiny", "environment": "x", "roles": roles, "engine": {"max_loras": most}, "stages": stages}
+        return problems(Recipe.model_validate(recipe))
+
+    assert not told(slots(3)) and told(slots(3) - 1)
 
 
 def test_the_builder_knows_the_settings_of_self_imitation() -> None:

@@ -63,7 +63,6 @@ def test_the_example_of_the_design(tmp_path: Path) -> None:
         load(path)
     assert [line.split(": ", 1)[1] for line in str(caught.value).splitlines()] == [
         "sampling method 'mcts' is not available in this version",
-        "stage 'judge' is not available in this version",
     ]
 
 

@@ -29,12 +29,15 @@ def test_the_first_recipe_can_be_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("block", BLOCKS[1:])
 def test_every_piece_is_in_the_language(block: str, tmp_path: Path) -> None:
     (tmp_path / "mine.py").touch()
+    (tmp_path / "mine.yaml").write_text(block)
     (tmp_path / "r.yaml").write_text(whole(block))
     load(tmp_path / "r.yaml", allow_unavailable=True)
 
 
 def whole(block: str) -> str:
-    """A recipe around a piece of one. A piece without stages that is not about roles shows settings of stages."""
+    """A recipe around a piece of one. A list is worked examples; what has no stages shows settings of some."""
+    if block.startswith("- "):
+        return whole("roles: {}\nprompt: {examples: ./mine.yaml}\n")
     if block.startswith("roles:"):
         return f"name: piece\nmodel: tiny\nenvironment: calculator\nstages: [{{sample: {{}}}}]\n{block}"
     if "stages:" in block:

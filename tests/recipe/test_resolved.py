@@ -108,7 +108,7 @@ def recipes(draw: st.DrawFn) -> dict[str, Any]:
         "name": "drawn",
         "description": draw(st.text(st.characters(exclude_categories=["C"]), max_size=30)),
         "model": "org/name",
-        "engine": draw(bodies(Engine, kind="auto", max_lora_rank=64)),
+        "engine": draw(bodies(Engine, kind="auto", max_lora_rank=64, max_loras=9)),
         "environment": {
             "id": "textcraft",
             "depth": draw(st.one_of(st.integers(), st.text(max_size=5), st.lists(st.booleans(), max_size=2))),
@@ -150,13 +150,13 @@ def test_defaults_are_in_it(tmp_path: Path) -> None:
 def test_files_are_found_beside_the_recipe_and_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "guess.py").touch()
-    (tmp_path / "shots.txt").touch()
+    (tmp_path / "shots.yaml").write_text("- [{role: user, content: a}, {role: assistant, content: b}]")
     path = tmp_path / "recipes" / "r.yaml"
-    path.write_text("name: r\nmodel: tiny\nenvironment: ./guess.py\nprompt: {examples: shots.txt}\nstages: [{sample: {}}]\n")
+    path.write_text("name: r\nmodel: tiny\nenvironment: ./guess.py\nprompt: {examples: shots.yaml}\nstages: [{sample: {}}]\n")
     monkeypatch.chdir(tmp_path)
     recipe = load(path)
     assert recipe.environment is not None and recipe.environment.id == str(tmp_path / "recipes" / "guess.py")
-    assert recipe.prompt.examples == str(tmp_path / "shots.txt")
+    assert recipe.prompt.examples == str(tmp_path / "shots.yaml")
 
 
 @settings(phases=PHASES, deadline=None)

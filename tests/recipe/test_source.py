@@ -37,6 +37,7 @@ def value(text: str) -> Any:
         ("e4", "e4"),
         ("'64'", "64"),
         ('"true"', "true"),
+        (r'"\ud83d\ude00 \ud800"', "\N{GRINNING FACE} \N{REPLACEMENT CHARACTER}"),
         ("|\n  two\n  lines", "two\nlines\n"),
         ("[1, a, {b: 2}]", [1, "a", {"b": 2}]),
     ],

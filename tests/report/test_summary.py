@@ -49,6 +49,12 @@ def test_times_tokens_and_failures_add_up(tmp_path: Path) -> None:
     assert [(point.label, point.value) for point in summary.of("success")] == [("base", 0.25), ("iteration 2", 0.75)]
 
 
+def test_an_adapter_that_was_deleted_is_said_to_be(tmp_path: Path) -> None:
+    directory = run(tmp_path)
+    directory.journal.append(Entry("deleted", "000/train", about={"adapter": "actor-000-abc", "path": "a"}))
+    assert [line.made for line in summarise(directory).stages] == ["", "adapter, deleted since", ""]
+
+
 def test_a_stage_that_ran_twice_counts_once(tmp_path: Path) -> None:
     directory = run(tmp_path)
     directory.journal.append(Entry("failed", "002/dev", message="out of memory", seconds=1.0, about={"kind": "evaluate"}))

@@ -167,8 +167,8 @@ async def test_tasks_are_taken_when_there_is_room_and_not_before() -> None:
         sampling.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sampling
-    # Every episode has at most three turns: whoever was asked for the n-th time has at least n/3 - 8 episodes behind it.
-    assert all(taken <= asked + 9 for asked, taken in enumerate(found, 1))
+    # At most 16 episodes are alive (four times the concurrency), one task waits for room, and each that has ended was asked at least once.
+    assert all(taken <= asked + 17 for asked, taken in enumerate(found, 1))
 
 
 @settings(max_examples=15, deadline=None)

@@ -201,13 +201,7 @@ def test_the_worker_writes_what_a_user_can_be_told(tmp_path: Path):
     from agentloop.training import worker
 
     (tmp_path / "job.json").write_text(job(tmp_path, method="sftt").to_json())
-    read, write = os.pipe()
-    stdin = os.dup(0)
-    os.dup2(read, 0)
-    try:
-        assert worker.main([str(tmp_path / "job.json"), str(tmp_path)]) == 2
-    finally:
-        os.dup2(stdin, 0)
+    # `run` and not `main`, which would kill this test's whole process group as soon as standard input ends.
+    assert worker.run(tmp_path / "job.json", tmp_path) == 2
     found = json.loads((tmp_path / "error.json").read_text())
     assert found["kind"] == "mistake" and "did you mean 'sft'" in found["message"]
-    del write  # kept open for ever: closing it would tell the worker's thread that its parent is gone

@@ -193,6 +193,22 @@ def test_the_adapter_is_plain_lora_that_names_its_model_and_no_path(make_job: Ma
     assert not [name for name in os.listdir(tmp_path) if name.endswith(".partial")]
 
 
+def test_what_a_killed_training_left_is_gone_after_the_next(make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from agentloop.training import lora
+
+    job = make_job(random_rows(4))
+    with monkeypatch.context() as kill:
+        # As after SIGKILL between the writing and the rename: nothing is tidied up.
+        kill.setattr(lora.os, "rename", lambda old, new: (_ for _ in ()).throw(KeyboardInterrupt))
+        kill.setattr(lora.shutil, "rmtree", lambda path, ignore_errors: None)
+        with pytest.raises(KeyboardInterrupt):
+            run(job, tmp_path)
+    leftovers = {path.name for path in tmp_path.iterdir() if path.name.endswith(".partial")}
+    assert leftovers and not Path(job.output).exists()
+    run(job, tmp_path)
+    assert Path(job.output).is_dir() and not [path for path in tmp_path.iterdir() if path.name in leftovers]
+
+
 def test_a_training_goes_on_from_an_adapter(make_job: MakeJob, random_model: Path, tmp_path: Path):
     rows = random_rows(8)
     first = run(make_job(rows, batch_size=8, epochs=8, output=str(tmp_path / "first")), tmp_path)

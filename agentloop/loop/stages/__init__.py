@@ -13,11 +13,13 @@ from agentloop.loop.context import Context, Outcome, StageRun
 from agentloop.loop.stages.build import build
 from agentloop.loop.stages.evaluate import evaluate
 from agentloop.loop.stages.gate import gate
+from agentloop.loop.stages.judge import judge
 from agentloop.loop.stages.sample import sample
 from agentloop.loop.stages.train import train
 
 STAGES: dict[str, Callable[[StageRun, Context], Awaitable[Outcome]]] = {
     "sample": sample,
+    "judge": judge,
     "build": build,
     "train": train,
     "evaluate": evaluate,

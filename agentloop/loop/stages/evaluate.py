@@ -66,9 +66,9 @@ async def _play(run: StageRun, context: Context, stage: Evaluate, outcome: Outco
             split=stage.split,
             choose=frozen_tasks,
         )
-        outcome.about |= sampling_facts(evaluations[name].sampling)
         if check:
             outcome.about["adapter_check"] = check
+    outcome.about |= sampling_facts(*(evaluation.sampling for evaluation in evaluations.values()))
     return evaluations
 
 
@@ -108,7 +108,7 @@ def _record(run: StageRun, context: Context, evaluations: dict[str, Evaluation],
         "adapters": {name: version.content_hash for name in adapters if (version := context.lineage.versions.get(name)) is not None},
         "engine": asdict(context.serving.info) if context.serving.info is not None else None,
         "settings": {key: value for key, value in stage.model_dump(mode="json", by_alias=True).items() if value is not None},
-        "prompt": context.recipe.prompt.model_dump(mode="json"),
+        "prompt": context.prompt(),
         "environments": {name: entry.model_dump(mode="json") for name, entry in context.recipe.all_environments().items()},
         "seed": context.recipe.seed,
         "measurements": measurements,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,16 +76,22 @@ def success_in_short(evaluation: Evaluation) -> str:
     return f"{100 * found.value:.1f} % of {found.n} episodes"
 
 
-def sampling_facts(report: SamplingReport | None) -> dict[str, Any]:
-    """What the report of a run shows of one sampling, as JSON."""
-    if report is None:
+def sampling_facts(*reports: SamplingReport | None) -> dict[str, Any]:
+    """What the report of a run shows of a stage's samplings taken together, as JSON; {} where nothing was sampled."""
+    played = [report for report in reports if report is not None]
+    if not played:
         return {}
+
+    def total(counts: Callable[[SamplingReport], dict[str, int]]) -> dict[str, int]:
+        return dict(sum((Counter(counts(report)) for report in played), Counter[str]()))
+
+    first = {kind: failure for report in reversed(played) for kind, failure in report.first_failures.items()}
     return {
-        "resumed": report.resumed,
-        "truncated": report.truncated,
-        "fresh": report.fresh,
-        "retried": report.retried,
-        "engine_seconds": round(report.engine_seconds, 2),
-        "environment_seconds": round(report.environment_seconds, 2),
-        "first_failures": {kind: failure.traceback or failure.message for kind, failure in report.first_failures.items()},
+        "resumed": sum(report.resumed for report in played),
+        "truncated": total(lambda report: report.truncated),
+        "fresh": total(lambda report: report.fresh),
+        "retried": total(lambda report: report.retried),
+        "engine_seconds": round(sum(report.engine_seconds for report in played), 2),
+        "environment_seconds": round(sum(report.environment_seconds for report in played), 2),
+        "first_failures": {kind: failure.traceback or failure.message for kind, failure in first.items()},
     }
