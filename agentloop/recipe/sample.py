@@ -3,15 +3,18 @@
 `Play` holds what `evaluate` needs too: whose tasks, how many, how they are decoded and what limits an episode.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from agentloop.recipe.part import Amount, Count, Flag, Name, NonNegative, NotEmpty, Part, PositiveShare, Share, trouble
+from agentloop.recipe.part import Amount, Count, Flag, Name, NonNegative, NotEmpty, Part, Positive, PositiveShare, Share, trouble
 from agentloop.recipe.reference import Reference
 from agentloop.recipe.schedule import Scheduled
 from agentloop.recipe.settings import ArtifactType
 from agentloop.recipe.stage import Overflow, Work
+
+Deduplicate = Literal["effect", "action", "none"]
+MAX_TURNS: Scheduled[Count] = Scheduled.constant(16)
 
 
 class StartFrom(Part):
@@ -58,7 +61,7 @@ class Play(Work):
     """Truncation to the k likeliest tokens; 0 is none."""
     max_tokens: Scheduled[Count] = Scheduled.constant(256)
     """Most tokens a turn."""
-    max_turns: Scheduled[Count] = Scheduled.constant(16)
+    max_turns: Scheduled[Count] = MAX_TURNS
     """Most turns an episode."""
     overflow: Overflow = "stop"
     """What happens when a context is full: the episode stops, the oldest turns are dropped, or they are summarised."""
@@ -123,7 +126,13 @@ class Sample(Play):
     memory: Memory | None = None
     """Entries of a store in the prompt."""
     draw: Literal["policy", "admissible"] = "policy"
-    """Where actions come from: the model's own words, or the admissible actions of the environment."""
+    """Where actions come from: the model's own words, or the admissible actions of the environment, scored by the model."""
+    tokens: Scheduled[Count] | None = None
+    """Generated tokens a task after which nothing further is begun, for comparisons at equal cost; null is no limit."""
+    seconds: Scheduled[Positive] | None = None
+    """Seconds a task after which nothing further is begun; null is no limit. What is sampled then depends on the clock."""
+    until_win: Flag = False
+    """Whether sampling of a task ends with its first success."""
     into: Name | None = None
     """Store that the trees are added to."""
 
@@ -140,6 +149,11 @@ class Sample(Play):
         return value
 
     @property
+    def searches(self) -> bool:
+        """Whether whole trees are grown: by every method but a group without limits, whose episodes do not wait for each other."""
+        return True
+
+    @property
     def inputs(self) -> tuple[Reference, ...]:
         return (*super().inputs, *(() if self.memory is None else (self.memory.from_,)))
 
@@ -151,18 +165,34 @@ class GroupSample(Sample):
     samples: Scheduled[Count] = Scheduled.constant(8)
     """Episodes a task: the size of the group."""
 
+    @property
+    def searches(self) -> bool:
+        return self.tokens is not None or self.seconds is not None or self.until_win
 
-class BestOfN(Sample):
-    """In each turn `width` candidates, of which the critic's best is played."""
+
+class Search(Sample):
+    """Methods that grow one tree a task."""
+
+    @model_validator(mode="after")
+    def _one_tree(self) -> Self:
+        if self.samples != Scheduled.constant(1):
+            raise trouble(
+                "a search grows one tree a task, so it has no 'samples'", path=("samples",), expected="another method, or no 'samples'"
+            )
+        return self
+
+
+class BestOfN(Search):
+    """In each turn `width` candidates, of which the critic's best is played; without a critic, `width` whole episodes."""
 
     method: Literal["best_of_n"]
     width: Scheduled[Count] = Scheduled.constant(8)
-    """Candidates a turn."""
+    """Candidates a turn; without a critic, episodes."""
     critic: Name | None = None
     """Role that scores candidates; null is the environment's reward at the end of the episode."""
 
 
-class Beam(Sample):
+class Beam(Search):
     """The `width` best partial episodes are kept after each turn."""
 
     method: Literal["beam"]
@@ -170,11 +200,13 @@ class Beam(Sample):
     """Partial episodes that are kept."""
     branch: Scheduled[Count] = Scheduled.constant(4)
     """Candidates a turn of each."""
+    deduplicate: Deduplicate = "effect"
+    """Which candidates of a partial episode are one: those that did the same, those that said the same action, or none."""
     critic: Name | None = None
     """Role that scores partial episodes; null is the reward so far."""
 
 
-class TreeSearch(Sample):
+class TreeSearch(Search):
     """Monte-Carlo tree search by UCT (Agent-R, arXiv:2501.11425)."""
 
     method: Literal["mcts"]
@@ -186,12 +218,28 @@ class TreeSearch(Sample):
     """Most turns of a path."""
     exploration: Scheduled[NonNegative] = Scheduled.constant(0.25)
     """Weight of the exploration term."""
-    deduplicate: Flag = True
-    """Whether equal candidates of an expansion are one."""
+    deduplicate: Deduplicate = "effect"
+    """Which candidates of an expansion are one: those that did the same, those that said the same action, or none."""
+    leaves: Count = 1
+    """Leaves of a tree that are expanded at once. More than 1 chooses some before the results of others are in (virtual loss)."""
+    disasters: Flag = True
+    """Whether a negative reward ends a path, with the value 0."""
+    revisits: Literal["keep", "end"] = "keep"
+    """Whether a path goes on or ends where it leads back to one of its own states; the environment must give snapshots to tell."""
     critic: Name | None = None
     """Role that values leaves; null is the environment's reward at the end."""
+    rollout: Name | None = None
+    """Role that plays on from leaves, whose return values them; null is the environment's reward at the end."""
+
+    @model_validator(mode="after")
+    def _depth_alone(self) -> Self:
+        if self.max_turns != MAX_TURNS:
+            raise trouble("method 'mcts' has no 'max_turns'", path=("max_turns",), expected="'depth', the most turns of a path")
+        if self.critic is not None and self.rollout is not None:
+            raise trouble("leaves are valued by a critic or by rollouts", path=("rollout",), expected="'critic' or 'rollout', not both")
+        return self
 
 
 SAMPLING: tuple[type[Sample], ...] = (GroupSample, BestOfN, Beam, TreeSearch)
 
-__all__ = ["SAMPLING", "Beam", "BestOfN", "GroupSample", "Memory", "Play", "Sample", "Seat", "StartFrom", "TreeSearch"]
+__all__ = ["SAMPLING", "Beam", "BestOfN", "GroupSample", "Memory", "Play", "Sample", "Search", "Seat", "StartFrom", "TreeSearch"]

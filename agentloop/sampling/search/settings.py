@@ -45,12 +45,15 @@ class Expansion:
             `width` of them.
         deduplicate: See `Deduplicate`.
         disasters: Whether a negative reward ends a path, with the value 0 (as in Agent-R).
+        revisits: What becomes of a candidate that leads back to a state of its own path: it is searched like any other ("keep", as in
+            Agent-R), or the path ends there ("end"). Only an environment with snapshots can tell.
     """
 
     width: int = 4
     draw: Literal["policy", "admissible"] = "policy"
     deduplicate: Deduplicate = "effect"
     disasters: bool = True
+    revisits: Literal["keep", "end"] = "keep"
 
     def __post_init__(self) -> None:
         if self.width < 1:

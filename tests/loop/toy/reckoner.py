@@ -3,6 +3,8 @@
 import hashlib
 import re
 
+from benchmarks.terse_verifier import judgement
+
 NAMES = {"+": "add", "-": "sub", "*": "mul"}
 
 
@@ -22,3 +24,10 @@ def answer(prompt_text, request):
     dice = hashlib.sha256(f"{request.seed}/{request.prompt_ids}".encode()).digest()[0] / 256
     wrong = next(name for name in NAMES.values() if name != right)
     return f"{right if careful or dice < 0.6 else wrong}({number},{step[1:]})"
+
+
+def player(prompt_text, request):
+    """Plays as before; as a judge it is the verifier of the benchmark."""
+    if "The latest action, step" in prompt_text:
+        return f"Judgement: {judgement(prompt_text)}"
+    return answer(prompt_text, request)
