@@ -72,10 +72,15 @@ class Pass:
     prompt: int = 0
     cached: int = 0
 
+    @property
+    def speed(self) -> float:
+        """Generated tokens a second."""
+        return self.generated / self.seconds
+
     def told(self) -> dict[str, Any]:
         """The pass and what follows from it."""
         return asdict(self) | {
-            "tokens_per_second": round(self.generated / self.seconds, 2),
+            "tokens_per_second": round(self.speed, 2),
             "prompt_computed": self.prompt - self.cached,
             "cache_hit_rate": round(self.cached / max(1, self.prompt), 4),
         }
@@ -161,7 +166,7 @@ async def measure(bench: Bench, repeats: int, folder: Path) -> dict[str, Any]:
             pair[side] = await (bench.concurrent(folder / f"{repeat}.parquet") if side == "agentloop" else bench.one_at_a_time(trees))
             print(json.dumps(pair[side].told()), flush=True)
             passes.append(pair[side])
-        ratios.append(pair["agentloop"].generated / pair["agentloop"].seconds / (pair["one at a time"].generated / pair["one at a time"].seconds))
+        ratios.append(pair["agentloop"].speed / pair["one at a time"].speed)
     print(f"ratio {statistics.median(ratios):.2f} of {[round(ratio, 2) for ratio in ratios]}", flush=True)
     return {
         "ratio": statistics.median(ratios),

@@ -3,9 +3,9 @@
 `Play` holds what `evaluate` needs too: whose tasks, how many, how they are decoded and what limits an episode.
 """
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from agentloop.recipe.part import Amount, Count, Flag, Name, NonNegative, NotEmpty, Part, Positive, PositiveShare, Share, trouble
 from agentloop.recipe.reference import Reference
@@ -173,6 +173,13 @@ class GroupSample(Sample):
 class Search(Sample):
     """Methods that grow one tree a task."""
 
+    without: ClassVar[frozenset[str]] = frozenset({"samples"})
+    """Keys of every `sample` that the method does not have; a resolved recipe leaves them out."""
+
+    @model_serializer(mode="wrap")
+    def _of_the_method(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in dump(self).items() if key not in self.without}
+
     @model_validator(mode="after")
     def _one_tree(self) -> Self:
         if self.samples != Scheduled.constant(1):
@@ -209,6 +216,7 @@ class Beam(Search):
 class TreeSearch(Search):
     """Monte-Carlo tree search by UCT (Agent-R, arXiv:2501.11425)."""
 
+    without: ClassVar[frozenset[str]] = frozenset({"samples", "max_turns"})
     method: Literal["mcts"]
     simulations: Scheduled[Count] = Scheduled.constant(8)
     """Walks from the root to a leaf, a task."""

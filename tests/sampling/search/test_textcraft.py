@@ -77,7 +77,10 @@ def solved(trees: Sequence[Tree]) -> int:
     return sum(any(turn.success for turn in tree.turns) for tree in trees)
 
 
-def settings_of(method: str, tokens: int | None, expansion: Expansion = Expansion(width=8, revisits="end")) -> SearchSettings:
+WIDE = Expansion(width=8, revisits="end")
+
+
+def settings_of(method: str, tokens: int | None, expansion: Expansion = WIDE) -> SearchSettings:
     sample = SampleSettings(max_turns=8, max_tokens=80, concurrency=8)
     limits = Limits(tokens=tokens, until_win=True)
     if method == "mcts":
