@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from agentloop.dataset.store import ParquetRows
+from agentloop.dataset.store import open_source
 from agentloop.report.plot import success_plot
 from agentloop.report.summary import Summary, summarise
 from agentloop.report.trajectory import Decode, Example, examples, trained_turns
@@ -48,7 +48,7 @@ def collect_examples(directory: RunDirectory, decode: Decode, artifacts: int = 3
         for entry in entries
         for output in entry.outputs.values()
         if output.type == "rows" and (directory.path / output.path).exists()
-        for row in ParquetRows(directory.path / output.path)
+        for row in open_source(directory.path / output.path)
     )
     trained = trained_turns(rows)
     groups: list[tuple[str, Sequence[Example]]] = []

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from agentloop.dataset.row import Row
+from agentloop.dataset.preference_row import PreferenceRow
+from agentloop.dataset.row import Provenance, Row
 from agentloop.trace.tree import Tree, Turn
 
 Decode = Callable[[Sequence[int]], str]
@@ -63,9 +64,13 @@ class Example:
     last_observation: str
 
 
-def trained_turns(rows: Iterable[Row]) -> set[tuple[str, str]]:
-    """(tree id, turn id) of every turn that some row trains on."""
-    return {(row.provenance.tree, turn) for row in rows for turn in row.provenance.turns}
+def trained_turns(rows: Iterable[Row | PreferenceRow]) -> set[tuple[str, str]]:
+    """(tree id, turn id) of every turn that some row trains on, be it towards it or away from it."""
+    return {(origin.tree, turn) for row in rows for origin in _origins(row) for turn in origin.turns}
+
+
+def _origins(row: Row | PreferenceRow) -> tuple[Provenance, ...]:
+    return (row.chosen.provenance, row.rejected.provenance) if isinstance(row, PreferenceRow) else (row.provenance,)
 
 
 def examples(trees: Iterable[Tree], trained: set[tuple[str, str]], decode: Decode, *, successes: int = 3, others: int = 3) -> list[Example]:
@@ -102,7 +107,7 @@ def _example(tree: Tree, leaf: Turn, trained: set[tuple[str, str]], decode: Deco
 
 
 def _view(turn: Turn, trained: bool, decode: Decode) -> TurnView:
-    notes = []
+    notes = ["taken over from an earlier tree"] if turn.given else []
     if turn.fresh not in (None, "start"):
         notes.append(f"context started afresh: {turn.fresh}")
     if turn.finish == "length":
