@@ -3,8 +3,8 @@
     python -m benchmarks.search --out benchmarks/results/search.json
 
 First agentloop searches all trees as a `sample` stage does. The stored trees hold every request of that search to the last id. Then, in
-turns, agentloop searches again, and the same requests are made one at a time, tree by tree, each followed by what the published code
-(Agent-R's `mcts_utils`) does for it: reset the environment, play the path again, step. Both sides so have the same budget and the same
+turns, the same requests are made one at a time, tree by tree, each followed by what the published code (Agent-R's `mcts_utils`) does for
+it (reset the environment, play the path again, step), and agentloop searches again. Both sides so have the same budget and the same
 prompts; nothing is de-duplicated, so that none of the requests is missing from the trees. Before every pass the server's prefix cache is
 emptied. What is reported is the median of the ratios of generated tokens a second of neighbouring passes, since a machine's speed drifts;
 beside it stand the prompt tokens of each pass, how many of them were computed, and the share that came from the prefix cache.
@@ -47,7 +47,7 @@ from agentloop.trace.render import Renderer
 from agentloop.trace.store import TreeWriter, read_trees
 from agentloop.trace.tree import Tree
 
-CONCURRENCY = 32
+CONCURRENCY = 64
 ENVIRONMENT = "textcraft"
 OPTIONS = {"depth": 2}
 
@@ -156,17 +156,20 @@ class Bench:
 
 
 async def measure(bench: Bench, repeats: int, folder: Path) -> dict[str, Any]:
-    """Both sides in turns."""
-    passes = [await bench.concurrent(folder / "recorded.parquet")]
+    """agentloop first and last, and between two of its passes one at a time."""
+    passes: list[Pass] = []
+
+    def keep(one: Pass) -> None:
+        print(json.dumps(one.told()), flush=True)
+        passes.append(one)
+
+    keep(await bench.concurrent(folder / "recorded.parquet"))
     trees = list(read_trees(folder / "recorded.parquet"))
-    ratios = []
     for repeat in range(repeats):
-        pair: dict[str, Pass] = {}
-        for side in ("agentloop", "one at a time") if repeat % 2 else ("one at a time", "agentloop"):
-            pair[side] = await (bench.concurrent(folder / f"{repeat}.parquet") if side == "agentloop" else bench.one_at_a_time(trees))
-            print(json.dumps(pair[side].told()), flush=True)
-            passes.append(pair[side])
-        ratios.append(pair["agentloop"].speed / pair["one at a time"].speed)
+        keep(await bench.one_at_a_time(trees))
+        keep(await bench.concurrent(folder / f"{repeat}.parquet"))
+    speeds = [one.speed for one in passes]
+    ratios = [speeds[place + step] / speeds[place] for place in range(1, len(passes), 2) for step in (-1, 1)]
     print(f"ratio {statistics.median(ratios):.2f} of {[round(ratio, 2) for ratio in ratios]}", flush=True)
     return {
         "ratio": statistics.median(ratios),
@@ -240,10 +243,10 @@ def main() -> None:
     parser.add_argument("--trees", type=int, default=16)
     parser.add_argument("--simulations", type=int, default=2)
     parser.add_argument("--width", type=int, default=4)
-    parser.add_argument("--depth", type=int, default=5)
+    parser.add_argument("--depth", type=int, default=2)
     parser.add_argument("--leaves", type=int, default=1)
-    parser.add_argument("--max-tokens", type=int, default=24)
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--max-tokens", type=int, default=12)
+    parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     result = asyncio.run(run(arguments)) | about_machine()

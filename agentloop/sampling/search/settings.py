@@ -34,6 +34,11 @@ class Limits:
         if self.seconds is not None and self.seconds <= 0:
             raise Mistake("the time budget of a sample stage is too small", found=self.seconds, expected="more than 0")
 
+    @property
+    def any(self) -> bool:
+        """Whether something may end a search early; whole episodes are then played one after another."""
+        return self.until_win or self.tokens is not None or self.seconds is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Expansion:
@@ -113,8 +118,8 @@ class BestOfNSettings:
 
     @property
     def requests(self) -> int:
-        """Most requests that one tree has at the engine at once."""
-        return self.width
+        """Most requests that one tree has at the engine at once; under limits, those of an episode (with a critic it is `width`)."""
+        return 1 if self.limits.any else self.width
 
 
 @dataclass(frozen=True, slots=True)
