@@ -19,6 +19,8 @@ from agentloop.trace.store import TreeWriter, read_trees
 from agentloop.trace.tree import Tree
 from agentloop.trace.verdict import first_error, is_walked, steps
 
+pytestmark = pytest.mark.usefixtures("warm_training")
+
 BUILD = "  - build:    {id: rows, from: trees,"
 ONE_ROUND = ("iterations: 2", "iterations: 1")
 POLICY = '''

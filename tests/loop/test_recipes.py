@@ -17,6 +17,8 @@ from agentloop.trace.store import read_trees
 from agentloop.trace.tree import Tree
 from agentloop.trace.verdict import first_error
 
+pytestmark = pytest.mark.usefixtures("warm_training")
+
 RECIPES = Path(__file__).parents[2] / "recipes"
 ITERATIONS = 2
 

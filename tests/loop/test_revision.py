@@ -18,7 +18,7 @@ from agentloop.trace.tree import Tree
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory, toy_model: Path) -> Path:
+def out(tmp_path_factory: pytest.TempPathFactory, toy_model: Path, warm_training: None) -> Path:
     """The directory of one finished run."""
     folder = tmp_path_factory.mktemp("revision")
     for file in (Path(__file__).parent / "toy").iterdir():
