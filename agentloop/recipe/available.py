@@ -16,7 +16,7 @@ from agentloop.recipe.judge import Judge
 from agentloop.recipe.measure import Evaluate
 from agentloop.recipe.problem import Problem
 from agentloop.recipe.recipe import Recipe
-from agentloop.recipe.sample import Play, Sample
+from agentloop.recipe.sample import Beam, Play, Sample, TreeSearch
 from agentloop.recipe.settings import ArtifactType
 from agentloop.recipe.source import Path
 from agentloop.recipe.stage import Stage
@@ -26,14 +26,23 @@ from agentloop.recipe.walk import numbers_of, stages_of
 
 AVAILABLE: dict[str, frozenset[str]] = {
     "stage": frozenset({"sample", "judge", "build", "train", "evaluate", "gate"}),
-    "sampling method": frozenset({"group"}),
+    "sampling method": frozenset({"group", "mcts", "best_of_n", "beam"}),
     "critic": frozenset({"outcome", "rubric", "first_error", "pairwise", "scoring"}),
     "dataset": frozenset({"self_imitation", "reflection", "direct_revision", "optimal_only", "preference", "mix"}),
     "training method": frozenset({"sft"}),
     "metric": frozenset({"success", "reward", "turns", "tokens"}),
     "overflow policy": frozenset({"stop", "window", "summarise"}),
     "part": frozenset(
-        {"a schedule by iteration", "'when'", "@previous", "@all", "a file in 'from'", "a measurement of trees", "a mix of rows"}
+        {
+            "a schedule by iteration",
+            "'when'",
+            "@previous",
+            "@all",
+            "a file in 'from'",
+            "a measurement of trees",
+            "a mix of rows",
+            "'start_from'",
+        }
     ),
 }
 """Words by what they are. Under "part" stand those of `PARTS`, the parts of the language with no single word of their own."""
@@ -53,10 +62,12 @@ PARTS = (
     "a measurement of adapter",
     "'from' of a sample",
     "'start_from'",
+    "'start_from' of a search",
     "'seats'",
     "'memory'",
     "'environments'",
-    "'draw: admissible'",
+    "'critic' of a sample",
+    "'draw: admissible' outside mcts and beam",
     "'seat' of a build",
     "'verdicts' of a build",
     "'stores'",
@@ -135,6 +146,9 @@ def _of_stage(types: dict[str, ArtifactType], path: Path, stage: Stage) -> Itera
             yield from _missing("part", repr(key), (*path, key))
     if isinstance(stage, Play):
         yield from _missing("overflow policy", stage.overflow, (*path, "overflow"))
+        if stage.start_from is not None:
+            search = isinstance(stage, Sample) and stage.searches
+            yield from _missing("part", "'start_from' of a search" if search else "'start_from'", (*path, "start_from"))
     if isinstance(stage, Sample):
         yield from _of_sample(path, stage)
     if isinstance(stage, Build):
@@ -142,7 +156,7 @@ def _of_stage(types: dict[str, ArtifactType], path: Path, stage: Stage) -> Itera
     if isinstance(stage, Evaluate):
         for metric in stage.metrics:
             yield from _missing("metric", metric, (*path, "metrics"))
-        for reference in stage.inputs:
+        for reference in stage.from_ or ():
             yield from _missing("part", f"a measurement of {types.get(reference.name, 'trees')}", (*path, "from"))
     for where, number in numbers_of(stage, path):
         if number.shape in ("values", "cosine", "linear"):
@@ -150,13 +164,15 @@ def _of_stage(types: dict[str, ArtifactType], path: Path, stage: Stage) -> Itera
 
 
 def _of_sample(path: Path, stage: Sample) -> Iterator[Problem]:
-    for key in ("start_from", "seats", "environments", "memory"):
+    for key in ("seats", "environments", "memory"):
         if getattr(stage, key) is not None:
             yield from _missing("part", repr(key), (*path, key))
     if stage.from_ is not None:
         yield from _missing("part", "'from' of a sample", (*path, "from"))
-    if stage.draw == "admissible":
-        yield from _missing("part", "'draw: admissible'", (*path, "draw"))
+    if getattr(stage, "critic", None) is not None:
+        yield from _missing("part", "'critic' of a sample", (*path, "critic"))
+    if stage.draw == "admissible" and not isinstance(stage, Beam | TreeSearch):
+        yield from _missing("part", "'draw: admissible' outside mcts and beam", (*path, "draw"))
 
 
 def _of_build(types: dict[str, ArtifactType], path: Path, stage: Build) -> Iterator[Problem]:

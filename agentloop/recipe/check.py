@@ -98,14 +98,15 @@ def _slots(recipe: Recipe) -> Iterator[Problem]:
 
 
 def named_roles(path: Path, stage: Stage) -> Iterator[tuple[Path, str]]:
-    """Every role that a stage names: its own, of its seats, and the critic that steers a search."""
+    """Every role that a stage names: its own, of its seats, and those that value what a search finds."""
     if hasattr(stage, "role"):
         yield (*path, "role"), stage.role
     if isinstance(stage, Sample):
         for name, seat in (stage.seats or {}).items():
             yield (*path, "seats", name), seat.role
-        if getattr(stage, "critic", None) is not None:
-            yield (*path, "critic"), stage.critic  # type: ignore[attr-defined]
+        for key in ("critic", "rollout"):
+            if getattr(stage, key, None) is not None:
+                yield (*path, key), getattr(stage, key)
 
 
 def _environments(recipe: Recipe, stages: Stages) -> Iterator[Problem]:

@@ -50,8 +50,8 @@ def marks_of(rows: Iterable[Row | PreferenceRow]) -> Marks:
 
 
 def trained_turns(marks: Marks) -> set[tuple[str, str]]:
-    """(tree id, turn id) of every turn that some row trains on."""
-    return {key for key, uses in marks.items() if any(mark.use == "trained" for mark in uses)}
+    """(tree id, turn id) of every turn that some row trains on, be it towards it or away from it."""
+    return {key for key, uses in marks.items() if any(mark.use != "context" for mark in uses)}
 
 
 def use_of(marks: Iterable[Mark]) -> Use | None:

@@ -96,7 +96,7 @@ def _example(tree: Tree, leaf: Turn, trained: set[tuple[str, str]], decode: Deco
 
 
 def _view(turn: Turn, trained: bool, decode: Decode) -> TurnView:
-    notes = []
+    notes = ["taken over from an earlier tree"] if turn.given else []
     if turn.fresh not in (None, "start"):
         notes.append(f"context started afresh: {turn.fresh}")
     if turn.finish == "length":

@@ -35,8 +35,10 @@ Finish = Literal["stop", "length", "authored"]
 FreshReason = Literal["start", "seat", "template", "window", "summary", "critic", "authored"]
 """Why a context was started afresh instead of continuing another turn's ids."""
 
-Truncation = Literal["turns", "context", "environment", "budget", "time", "disaster"]
-"""What cut an episode short before the environment said that it was done ("disaster": a search ends a path at a negative reward)."""
+Truncation = Literal["turns", "context", "environment", "budget", "time", "disaster", "loop"]
+"""What cut an episode short before the environment said that it was done. A search ends a path at a negative reward ("disaster") and, if it
+is told to, where it leads back to one of its own states ("loop").
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,6 +147,16 @@ def test_defaults_are_in_it(tmp_path: Path) -> None:
     assert [stage.settings(0)["start"] for stage in recipe.stages[2:]] == ["best", "base"]
 
 
+def test_a_search_is_shown_without_what_it_has_not(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("name: r\nmodel: tiny\nenvironment: {id: textcraft}\nstages: [{sample: {method: mcts, depth: 7, tasks: 3}}]\n")
+    recipe = load(path)
+    text = resolved_yaml(recipe)
+    assert "depth: 7" in text and "simulations: 8" in text and "tasks: 3" in text
+    assert "max_turns" not in text and "samples" not in text
+    assert reloaded(recipe, tmp_path) == recipe
+
+
 def test_files_are_found_beside_the_recipe_and_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "guess.py").touch()

@@ -27,7 +27,7 @@ def test_a_pair_trains_on_one_side_and_against_the_other() -> None:
     marks = marks_of([PreferenceRow("p", (1,), side("0.1"), side("0.2"), "actor", "a", False, "base", 1.0)])
     assert {turn: use_of(uses) for (_, turn), uses in marks.items()} == {"0.1": "trained", "0.2": "rejected", "0": "context"}
     assert len(marks["t", "0"]) == 1, "both sides hold it, and it is one row"
-    assert trained_turns(marks) == {("t", "0.1")}
+    assert trained_turns(marks) == {("t", "0.1"), ("t", "0.2")}
 
 
 def test_what_one_row_trains_on_counts_before_what_others_do_with_it() -> None:

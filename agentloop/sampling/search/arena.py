@@ -19,7 +19,7 @@ from agentloop.environment.failure import EnvironmentFailure
 from agentloop.sampling.draw import Drawn, draw
 from agentloop.sampling.failure import PERMANENT, Broken, FailureLog, first_of, kind_of
 from agentloop.sampling.reach import reach
-from agentloop.sampling.search.growth import Growth
+from agentloop.sampling.search.growth import ROOT, Growth
 from agentloop.sampling.seat import Player, Pool, Seat
 
 Result = TypeVar("Result")
@@ -102,7 +102,7 @@ class Arena:
                     growth.first_observation = await player.reset(growth.task)
                     prompt = self.seat.preface.system_prompt
                     growth.system_prompt = player.system_prompt() if prompt is None else prompt
-                    await growth.snapshots.take(player, None)
+                    growth.states[ROOT] = await growth.snapshots.take(player, None)
 
         return await self.attempt(work)
 

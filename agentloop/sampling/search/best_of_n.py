@@ -40,7 +40,7 @@ async def best_of_n(arena: Arena, growth: Growth, settings: BestOfNSettings, cri
 
 async def _episodes(arena: Arena, growth: Growth, settings: BestOfNSettings) -> None:
     limits = settings.limits
-    at_once = 1 if limits.until_win or limits.tokens is not None or limits.seconds is not None else settings.width
+    at_once = 1 if limits.any else settings.width
     for first in range(0, settings.width, at_once):
         left = None if limits.tokens is None else limits.tokens - growth.generated
         for episode in await gather(_episode(arena, growth, number, left) for number in range(first, first + at_once)):

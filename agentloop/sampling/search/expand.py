@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from agentloop.sampling.draw import turn_of
 from agentloop.sampling.failure import Broken
 from agentloop.sampling.search.arena import Arena, Stepped, gather
 from agentloop.sampling.search.candidate import Stem, admissible, sampled
-from agentloop.sampling.search.growth import Growth
+from agentloop.sampling.search.growth import ROOT, Growth
 from agentloop.sampling.search.settings import Expansion
 from agentloop.sampling.seed import request_seed
 from agentloop.trace.render import ContextFull
@@ -52,6 +53,7 @@ class Found:
         duplicates: How many of them did what another one did.
         generated: Tokens that were generated.
         stateless: Candidates whose state nothing will ask for: duplicates and ends.
+        states: Snapshots of the children that go on, where revisits are looked for.
     """
 
     node: str
@@ -63,6 +65,7 @@ class Found:
     duplicates: int = 0
     generated: int = 0
     stateless: tuple[str, ...] = ()
+    states: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -110,10 +113,14 @@ async def expand(arena: Arena, growth: Growth, node: str, *, settings: Expansion
     if settings.deduplicate == "effect":
         tried = _merge_equal_effects(tried, context)
     found.duplicates = sum(one.turn.draw.copies - 1 for one in tried)
-    depth = growth.depth(node) + 1
+    last = growth.depth(node) + 1 >= arena.seat.settings.max_turns
+    before = [growth.states.get(name) for name in (ROOT, *(turn.id for turn in growth.path(node)))] if settings.revisits == "end" else []
     for one in tried:
-        record(found, one, settings, last=depth >= arena.seat.settings.max_turns, simulation=simulation)
+        record(found, one, settings, last=last, before=before, simulation=simulation)
     goes_on = {child.turn for child in found.children if not child.ended}
+    if settings.revisits == "end":
+        states = {one.turn.id: one.stepped.state for one in tried if isinstance(one.stepped, Stepped)}
+        found.states = {turn: state for turn, state in states.items() if turn in goes_on}
     found.stateless = tuple(turn.id for turn in turns if turn.id not in goes_on)
     return found
 
@@ -126,6 +133,7 @@ def add(arena: Arena, growth: Growth, found: Found) -> None:
     """
     growth.add(found.turns, found.verdicts, [arena.log.add(failure) for failure in found.failures])
     growth.generated += found.generated
+    growth.states |= found.states
     for turn in found.stateless:
         growth.snapshots.forget(turn)
     if found.closed is not None and growth.turns:
@@ -208,8 +216,17 @@ def _merged(kept: Turn, other: Turn, context: int) -> Turn:
     return replace(kept, draw=replace(kept.draw, copies=kept.draw.copies + other.draw.copies), spent=kept.spent + other.spent + copy)
 
 
-def record(found: Found, tried: Tried, settings: Expansion, *, last: bool, simulation: int) -> None:
-    """Add what a candidate did: its turn, and the child or the failure."""
+def record(found: Found, tried: Tried, settings: Expansion, *, last: bool, before: Sequence[Any] = (), simulation: int) -> None:
+    """Add what a candidate did: its turn, and the child or the failure.
+
+    Args:
+        found: What it is added to.
+        tried: The candidate.
+        settings: What ends a path.
+        last: Whether it was the last turn that a path may have.
+        before: Snapshots of the states on the way to it.
+        simulation: Number of the simulation, which a failure names.
+    """
     turn, stepped = tried.turn, tried.stepped
     if isinstance(stepped, Broken):
         found.turns.append(turn)
@@ -219,7 +236,8 @@ def record(found: Found, tried: Tried, settings: Expansion, *, last: bool, simul
     truncated: Truncation | None = None
     if not result.done:
         disaster = settings.disasters and result.reward < 0
-        truncated = "environment" if result.truncated else "disaster" if disaster else "turns" if last else None
+        loop = any(state is not None and _equal(state, stepped.state) for state in before)
+        truncated = "environment" if result.truncated else "disaster" if disaster else "loop" if loop else "turns" if last else None
     found.turns.append(
         replace(
             turn,

@@ -39,7 +39,8 @@ class Growth:
         first_observation: What `reset` returned.
         turns: All turns by id, in the order in which they were added.
         failures: What broke.
-        snapshots: States of nodes.
+        snapshots: States of nodes, as many as are kept, for the way back to them.
+        states: Snapshots of all open nodes, to be compared; empty where revisits are not looked for.
         generated: Tokens that were generated for it, kept or not.
         simulations: Walks (or episodes, or levels) that were made.
         solved: Whether an episode succeeded.
@@ -55,6 +56,7 @@ class Growth:
         self.turns: dict[str, Turn] = {}
         self.failures: list[Failure] = []
         self.snapshots = Snapshots()
+        self.states: dict[str, Any] = {}
         self.generated = 0
         self.simulations = 0
         self.solved = False

@@ -34,6 +34,11 @@ class Limits:
         if self.seconds is not None and self.seconds <= 0:
             raise Mistake("the time budget of a sample stage is too small", found=self.seconds, expected="more than 0")
 
+    @property
+    def any(self) -> bool:
+        """Whether something may end a search early; whole episodes are then played one after another."""
+        return self.until_win or self.tokens is not None or self.seconds is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Expansion:
@@ -45,12 +50,15 @@ class Expansion:
             `width` of them.
         deduplicate: See `Deduplicate`.
         disasters: Whether a negative reward ends a path, with the value 0 (as in Agent-R).
+        revisits: What becomes of a candidate that leads back to a state of its own path: it is searched like any other ("keep", as in
+            Agent-R), or the path ends there ("end"). Only an environment with snapshots can tell.
     """
 
     width: int = 4
     draw: Literal["policy", "admissible"] = "policy"
     deduplicate: Deduplicate = "effect"
     disasters: bool = True
+    revisits: Literal["keep", "end"] = "keep"
 
     def __post_init__(self) -> None:
         if self.width < 1:
@@ -110,8 +118,8 @@ class BestOfNSettings:
 
     @property
     def requests(self) -> int:
-        """Most requests that one tree has at the engine at once."""
-        return self.width
+        """Most requests that one tree has at the engine at once; under limits, those of an episode (with a critic it is `width`)."""
+        return 1 if self.limits.any else self.width
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,7 @@ async def test_a_rollout_plays_on_to_the_end_and_its_return_is_the_value() -> No
             values = [max(0.0, tree.episode_return(leaf.id)) for leaf in ends if leaf.truncated != "budget"]
             assert known[turn.id].visits == len(values)
             assert not values or abs((known[turn.id].value or 0.0) - sum(values) / len(values)) < 1e-12
+    assert all(turn.truncated is None and turn.success is None for turn in tree.turns if tree.children(turn.id))
     tokens = Ledger.of_trees([tree], "trees").total()
     assert tokens.generated == sum(len(answer.ids) for answer in engine.answers.values()) and tokens.turns == len(engine.requests)
 

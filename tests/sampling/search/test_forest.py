@@ -14,7 +14,7 @@ from agentloop.environment.base import Environment, StepResult, Task
 from agentloop.errors import RunFailed
 from agentloop.sampling.progress import Progress, Quiet
 from agentloop.sampling.search.forest import search_trees
-from agentloop.sampling.search.settings import BeamSettings, BestOfNSettings, Expansion
+from agentloop.sampling.search.settings import BeamSettings, BestOfNSettings, Expansion, Limits
 from agentloop.sampling.settings import SampleSettings
 from agentloop.trace.hash import content_hash, trees_hash
 from agentloop.trace.render import Renderer
@@ -128,6 +128,12 @@ async def test_instances_and_trees_are_bounded_and_reused() -> None:
 async def test_slots_are_filled_by_several_trees() -> None:
     _, report = await search(mcts(concurrency=12, width=3), engine=HistoryEngine(1), count=12)
     assert report.most_at_engine == 12 and report.most_alive >= 4
+
+
+async def test_episodes_that_follow_each_other_under_a_budget_fill_the_slots_with_trees() -> None:
+    settings = BestOfNSettings(SampleSettings(max_turns=4, concurrency=12), 1000, Limits(tokens=60))
+    _, report = await search(settings, engine=HistoryEngine(1), count=16)
+    assert report.most_at_engine == 12 and report.most_alive >= 12
 
 
 async def test_a_root_that_breaks_fails_its_tree_which_is_kept_at_the_end_and_searched_again() -> None:

@@ -277,6 +277,37 @@ async def test_a_negative_reward_ends_a_path_with_nothing_and_is_flagged() -> No
     assert any(len(free.path(turn.id)) > 1 for turn in free.turns)
 
 
+class Circle(Photographed):
+    """Three places in a ring: "a" goes on, "b" goes back, anything else stays."""
+
+    @classmethod
+    def move(cls, rules: int, state: tuple[str, ...], action: str) -> Any:
+        place = (len(state) + {"a": 1, "b": -1}.get(action.lower(), 0)) % 3
+        return ("x",) * place, f"place {place}, after {action.lower()}", 0.0, False
+
+
+async def test_a_path_that_leads_back_to_its_own_states_can_end_there() -> None:
+    (free,), _ = await search(mcts(simulations=8, depth=6, width=6), Circle, count=1)
+    assert all(turn.truncated != "loop" for turn in free.turns)
+    (tree,), report = await search(mcts(simulations=8, depth=6, width=6, expansion={"revisits": "end"}), Circle, count=1)
+    assert report.truncated["loop"] and max(len(tree.path(leaf.id)) for leaf in tree.leaves()) == 3
+    known = search_statistics(tree)
+    for turn in tree.turns:
+        places = [0, *(int((one.observation or "").split(",")[0].split()[1]) for one in tree.path(turn.id))]
+        assert (turn.truncated == "loop") == (places[-1] in places[:-1])
+        if turn.truncated == "loop":
+            assert (known[turn.id].visits, known[turn.id].value, turn.success) == (1, 0.0, False)
+
+
+async def test_without_snapshots_nothing_tells_that_a_state_is_met_again() -> None:
+    class Blind(Circle):
+        def snapshot(self) -> None:
+            return None
+
+    _, report = await search(mcts(simulations=8, depth=4, width=6, expansion={"revisits": "end"}), Blind)
+    assert set(report.truncated) <= {"turns", "budget"}
+
+
 async def test_a_full_context_ends_a_path_at_the_turn_that_still_fitted() -> None:
     class Wordy(Endless):
         def step(self, action: str) -> StepResult:
