@@ -18,16 +18,18 @@ class Settings:
 
     Attributes:
         alpha: Least return of a good path, inclusive.
+        best: Most good paths a tree, by return, then by fewer turns; None takes all.
         role: Only turns that this role played; None means any.
         seat: Only turns of this seat; None means any.
     """
 
     alpha: float = 1.0
+    best: int | None = None
     role: str | None = None
     seat: str | None = None
 
 
 def build(trees: Iterable[Tree], settings: Settings = Settings(), *, stage: str = "", iteration: int = 0) -> Iterator[Row]:
     """Rows of the good paths, tree by tree; equal trees give equal rows. Trees must be whole."""
-    chosen = self_imitation.Settings(min_reward=settings.alpha, role=settings.role, seat=settings.seat)
+    chosen = self_imitation.Settings(min_reward=settings.alpha, best=settings.best, role=settings.role, seat=settings.seat)
     return self_imitation.build(trees, chosen, stage=stage, iteration=iteration)

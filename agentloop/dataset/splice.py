@@ -42,6 +42,8 @@ class SpliceSettings:
     Attributes:
         alpha: Least return of a good path, inclusive.
         beta: Least difference between a good path and a bad one, inclusive; equal paths are no pair whatever it is.
+        best: Most good paths a tree, by return, then by fewer turns; None takes all, as published. A policy that has learned to revise finds
+            good ways with needless revisions, and imitates them too where all are taken.
         per_task: Most pairs a task over all trees, the widest apart first; None means no cap.
         good: Whether good paths are rows too, plain ones.
         thoughts: Revision thoughts, of which each pair has one, chosen by the seed of the tree; None is a list of ten.
@@ -52,6 +54,7 @@ class SpliceSettings:
 
     alpha: float = 1.0
     beta: float = 0.2
+    best: int | None = None
     per_task: int | None = None
     good: bool = True
     thoughts: tuple[str, ...] | None = None
@@ -88,9 +91,7 @@ def pairs(tree: Tree, settings: SpliceSettings) -> list[Pair]:
     """All pairs of the tree, the widest apart first, those of one width in an order that the tree's seed decides."""
     found = list(trajectories(tree, role=settings.role, seat=settings.seat))
     chosen: list[Pair] = []
-    for good in found:
-        if not good.complete or good.reward < settings.alpha:
-            continue
+    for good in _good(found, settings):
         for bad in found:
             pair = Pair(bad, good, fork(bad, good))
             wide = pair.gap > 0 and pair.gap >= settings.beta - ROUNDING
@@ -98,6 +99,14 @@ def pairs(tree: Tree, settings: SpliceSettings) -> list[Pair]:
                 chosen.append(pair)
     random.Random(f"{tree.seed}/{tree.id}/pairs").shuffle(chosen)
     return sorted(chosen, key=lambda pair: -pair.gap)
+
+
+def _good(found: Sequence[Trajectory], settings: SpliceSettings) -> list[Trajectory]:
+    """The paths that are good enough, best first where `best` limits them, else in the order of the tree."""
+    good = [path for path in found if path.complete and path.reward >= settings.alpha]
+    if settings.best is None:
+        return good
+    return sorted(good, key=lambda path: (-path.reward, len(path.turns)))[: settings.best]
 
 
 class Revisions:
@@ -154,7 +163,9 @@ class Revisions:
         path is a revision.
         """
         if self._settings.good and not any(turn.given for turn in tree.turns):
-            chosen = self_imitation.Settings(min_reward=self._settings.alpha, role=self._settings.role, seat=self._settings.seat)
+            chosen = self_imitation.Settings(
+                min_reward=self._settings.alpha, best=self._settings.best, role=self._settings.role, seat=self._settings.seat
+            )
             yield from self_imitation.rows_of(tree, chosen, self._good, stage=self._stage, iteration=self._iteration)
 
     def takes(self, task: str, before: Sequence[Turn], after: Sequence[Turn]) -> bool:

@@ -94,6 +94,8 @@ class Revision(TreeBuild):
     """Least return of a good path."""
     beta: Scheduled[NonNegative] = Scheduled.constant(0.2)
     """Least difference between a good path and a bad one."""
+    best: Scheduled[Count] | None = None
+    """Most good paths a task, by return, then by fewer turns; null is all."""
     per_task: Scheduled[Count] | None = None
     """Most pairs a task, the widest apart; null is all."""
     good: Flag = True
@@ -124,6 +126,8 @@ class OptimalOnly(TreeBuild):
     dataset: Literal["optimal_only"]
     alpha: Scheduled[Number] = Scheduled.constant(1.0)
     """Least return of a good path."""
+    best: Scheduled[Count] | None = None
+    """Most good paths a task, by return, then by fewer turns; null is all."""
 
 
 class Attempts(TreeBuild):

@@ -309,6 +309,18 @@ def test_a_cap_keeps_the_widest_pairs_of_a_task_over_all_trees() -> None:
     assert len(revised(grown, replace(again, task="b"), per_task=1)) == 2
 
 
+def test_of_good_paths_the_best_are_those_with_the_fewest_turns() -> None:
+    """The longer good path says something needless first; with `best` it is neither spliced nor a plain row."""
+    grown = judged(task("a", spoken(0, ["needless", "w"]), spoken(1, ["w"]), spoken(2, ["x"], reward=0.0)), t2_0=BAD)
+    assert len(revised(grown)) == 2
+    (row,) = revised(grown, best=1)
+    assert row.provenance.turns == ("1.0",)
+    plain = list(optimal_only.build([grown], optimal_only.Settings(best=1)))
+    assert [row.provenance.turns for row in plain] == [("1.0",)]
+    both = revised(grown, best=1, good=True)
+    assert [row.provenance.turns for row in both] == [("1.0",), ("1.0",)]
+
+
 def test_good_paths_are_rows_of_their_own_where_asked_for() -> None:
     both = judged(task("a", spoken(0, ["x"], reward=0.0), spoken(1, ["w"]), spoken(2, ["v"], reward=0.5)))
     plain = [row for row in revised(both, good=True, alpha=0.5) if not row.authored]
