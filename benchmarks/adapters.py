@@ -14,6 +14,7 @@ import asyncio
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,25 @@ IDLE_SECONDS = 20.0
 TOKENS = 32
 """Tokens of each of the 32 completions that speed is measured on."""
 
-PROBE = tuple(range(1000, 1060))
+COMMON = 60
+"""Ids that the prompts of all requests have in common, after a first one of their own."""
+
+Prompts = Sequence[tuple[int, ...]]
+"""The prompt ids of each of the concurrent requests."""
+
+
+def prompts(vocabulary: int) -> Prompts:
+    """Prompts for a model with so many ids: those of the middle, since special ones stand at either end; in turn where they are few."""
+    ids = range(vocabulary // 4, vocabulary - vocabulary // 4)
+    common = tuple(ids[place % len(ids)] for place in range(COMMON))
+    return [(ids[(COMMON + index) % len(ids)], *common) for index in range(CONCURRENCY)]
+
+
+def prompts_for(model_path: Path) -> Prompts:
+    """Prompts for the model in a folder."""
+    from transformers import AutoConfig
+
+    return prompts(AutoConfig.from_pretrained(model_path).get_text_config().vocab_size)
 
 
 def make_adapter(folder: Path, model_path: Path, strength: float, rank: int) -> Path:
@@ -58,31 +77,29 @@ def make_adapter(folder: Path, model_path: Path, strength: float, rank: int) -> 
     return folder
 
 
-async def speed(engine: VLLMEngine, names: list[str], tokens: int) -> float:
-    """Tokens a second of 32 concurrent requests that use `names` in turn."""
-    requests = [
-        GenerationRequest((2000 + index, *PROBE), tokens, (), seed=index, adapter=names[index % len(names)]) for index in range(CONCURRENCY)
-    ]
+async def speed(engine: VLLMEngine, asked: Prompts, names: list[str], tokens: int) -> float:
+    """Tokens a second of concurrent requests that use `names` in turn."""
+    requests = [GenerationRequest(prompt, tokens, (), seed=index, adapter=names[index % len(names)]) for index, prompt in enumerate(asked)]
     started = time.monotonic()
     drawn = await asyncio.gather(*map(engine.generate, requests))
     return sum(len(generation.ids) for generation in drawn) / (time.monotonic() - started)
 
 
-async def speeds(engine: VLLMEngine, adapter: str, repeats: int) -> dict[str, float]:
+async def speeds(engine: VLLMEngine, asked: Prompts, adapter: str, repeats: int) -> dict[str, float]:
     """The best of each kind, in turns, so that other work on the machine hurts all alike."""
     kinds = {"base": [BASE], "adapter": [adapter], "mixed": [BASE, adapter]}
     best = dict.fromkeys(kinds, 0.0)
     for name in kinds:
-        await speed(engine, kinds[name], 4)
+        await speed(engine, asked, kinds[name], 4)
     for _ in range(repeats):
         for name in kinds:
-            best[name] = max(best[name], await speed(engine, kinds[name], TOKENS))
+            best[name] = max(best[name], await speed(engine, asked, kinds[name], TOKENS))
     return best | {"adapter_to_base": best["adapter"] / best["base"], "mixed_to_base": best["mixed"] / best["base"]}
 
 
-async def mixed_error(engine: VLLMEngine, adapter: str) -> float:
+async def mixed_error(engine: VLLMEngine, asked: Prompts, adapter: str) -> float:
     """Mean absolute error of base requests that share a batch with an adapter's, against the same server's scores."""
-    requests = [GenerationRequest((2000 + index, *PROBE), 16, (), seed=index, adapter=(BASE, adapter)[index % 2]) for index in range(8)]
+    requests = [GenerationRequest(prompt, 16, (), seed=index, adapter=(BASE, adapter)[index % 2]) for index, prompt in enumerate(asked[:8])]
     drawn = await asyncio.gather(*map(engine.generate, requests))
     errors: list[float] = []
     for request, generation in list(zip(requests, drawn, strict=True))[::2]:
@@ -91,10 +108,10 @@ async def mixed_error(engine: VLLMEngine, adapter: str) -> float:
     return sum(errors) / len(errors)
 
 
-async def checks(engine: Engine, model_path: Path, versions: list[AdapterVersion]) -> list[dict[str, Any]]:
+async def checks(engine: Engine, asked: Prompts, model_path: Path, versions: list[AdapterVersion]) -> list[dict[str, Any]]:
     """What the check's statistics are when the adapter is served, and when the base is served in its place."""
     rows = []
-    prefix = check.prefix_of(PROBE, engine.info.max_model_len)
+    prefix = check.prefix_of(asked[0][1:], engine.info.max_model_len)
     for strength, version in zip(STRENGTHS, versions, strict=True):
         row: dict[str, Any] = {"strength": strength}
         for what, served in (("right", version.name), ("base instead", BASE)):
@@ -137,14 +154,15 @@ async def one_server(dtype: str, plugin: bool, model_path: Path, versions: list[
         start_seconds = time.monotonic() - started
         await engine.connect(model_path, dtype=dtype)
         started = time.monotonic()
-        await speed(engine, [BASE], 1)
+        asked = prompts_for(model_path)
+        await speed(engine, asked, [BASE], 1)
         first_seconds = time.monotonic() - started
         for version in versions:
             await engine.load_adapter(version)
         row: dict[str, Any] = {"dtype": dtype, "plugin": not server.slots_stick, "start_seconds": start_seconds}
-        row |= {"first_completion_seconds": first_seconds, "tokens_per_second": await speeds(engine, versions[0].name, repeats)}
-        row["mixed_base_mean_error"] = await mixed_error(engine, versions[0].name)
-        row["checks"] = await checks(engine, model_path, versions)
+        row |= {"first_completion_seconds": first_seconds, "tokens_per_second": await speeds(engine, asked, versions[0].name, repeats)}
+        row["mixed_base_mean_error"] = await mixed_error(engine, asked, versions[0].name)
+        row["checks"] = await checks(engine, asked, model_path, versions)
         await asyncio.sleep(3.0)
         before = cpu_seconds(server.pid)
         await asyncio.sleep(IDLE_SECONDS)
@@ -160,7 +178,7 @@ async def in_process(dtype: str, model_path: Path, versions: list[AdapterVersion
     try:
         for version in versions:
             await engine.load_adapter(version)
-        return {"dtype": dtype, "checks": await checks(engine, model_path, versions)}
+        return {"dtype": dtype, "checks": await checks(engine, prompts_for(model_path), model_path, versions)}
     finally:
         await engine.close()
 

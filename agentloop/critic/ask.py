@@ -187,7 +187,7 @@ class ModelJudge:
             except EngineFailure as failure:
                 if attempt == self._settings.retries or failure.kind in PERMANENT:
                     raise
-                self._progress.retried += 1
+                self._progress.retried[f"engine.{failure.kind}"] += 1
         raise AssertionError("the last attempt returns or raises")
 
 

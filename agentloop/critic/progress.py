@@ -25,7 +25,7 @@ class JudgeProgress:
         again: Answers that had to be asked for again.
         shortened: Questions that did not fit and were asked with fewer steps.
         failures: Questions that were not answered, by kind.
-        retried: Requests that failed and were sent again.
+        retried: Requests that failed and were sent again, by kind of failure.
         prompt: Prompt tokens sent.
         cached: Of these, taken from the engine's prefix cache.
         generated: Tokens generated.
@@ -42,7 +42,7 @@ class JudgeProgress:
     again: int = 0
     shortened: int = 0
     failures: Counter[str] = field(default_factory=Counter)
-    retried: int = 0
+    retried: Counter[str] = field(default_factory=Counter)
     prompt: int = 0
     cached: int = 0
     generated: int = 0
@@ -88,7 +88,7 @@ class JudgeProgress:
         if self.failures:
             parts.append("failed " + ", ".join(f"{kind} {count}" for kind, count in self.failures.most_common()))
         if self.retried:
-            parts.append(f"retried {self.retried}")
+            parts.append("retried " + ", ".join(f"{kind} {count}" for kind, count in self.retried.most_common()))
         minutes, seconds = divmod(int(self.seconds), 60)
         parts.append(f"{minutes}:{seconds:02}")
         return " · ".join(parts)

@@ -15,11 +15,12 @@ import asyncio
 import json
 import os
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from agentloop.engine import probe
 from agentloop.engine.base import BASE, AdapterVersion, EngineFailure, EngineInfo, Generation, GenerationRequest
@@ -30,8 +31,20 @@ KEY_VARIABLE = "VLLM_API_KEY"
 """Environment variable with the key of a server that asks for one; it is sent and never stored."""
 
 
+KEEP_ALIVE = 3.0
+"""Seconds that an idle connection is used again for. vLLM closes its own after 5, and a request that meets the closing end is lost."""
+
+
 class _PassingFault(Exception):
-    """A fault that may be gone at the next try."""
+    """A fault that may be gone at the next try.
+
+    Attributes:
+        kind: What it is counted under: "HTTP 503", or the name of the exception.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(f"{kind}: {message}")
+        self.kind = kind
 
 
 class VLLMEngine:
@@ -43,6 +56,9 @@ class VLLMEngine:
         adapters: Roles with an adapter; twice as many versions may be loaded at once (the present and the next of each).
         request_timeout: Seconds until a request must be answered.
         retries: How often a request is sent again after a passing fault.
+
+    Attributes:
+        resent: Requests that were sent again, by the kind of the passing fault.
     """
 
     def __init__(
@@ -58,6 +74,7 @@ class VLLMEngine:
         self._fixed_url = url.rstrip("/")
         self._timeout = request_timeout
         self._retries = retries
+        self.resent: Counter[str] = Counter()
         self._pool = AdapterPool(limit=2 * adapters)
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -259,6 +276,7 @@ class VLLMEngine:
             stop=stop_after_attempt(self._retries + 1),
             wait=wait_random_exponential(multiplier=0.2, max=5.0),
             retry=retry_if_exception_type(_PassingFault),
+            before_sleep=self._count_resent,
             reraise=True,
         )
         try:
@@ -273,6 +291,11 @@ class VLLMEngine:
             ) from fault
         raise AssertionError("tenacity either returns or raises")
 
+    def _count_resent(self, state: RetryCallState) -> None:
+        fault = state.outcome.exception() if state.outcome is not None else None
+        if isinstance(fault, _PassingFault):
+            self.resent[fault.kind] += 1
+
     async def _once(self, method: str, path: str, body: dict[str, Any] | None, what: str) -> dict[str, Any]:
         try:
             async with self._client().request(method, self.url + path, json=body) as response:
@@ -283,9 +306,9 @@ class VLLMEngine:
             raise EngineFailure("timeout", f"waited {self._timeout:g} s for vLLM at {self.url} to give {what}, in vain") from error
         except (aiohttp.ClientError, ConnectionError) as error:
             self._suspect = True
-            raise _PassingFault(f"{type(error).__name__}: {error}") from error
+            raise _PassingFault(type(error).__name__, str(error)) from error
         if response.status >= 500 and not _is_adapter_refusal(path):
-            raise _PassingFault(f"HTTP {response.status}: {_message(text)}")
+            raise _PassingFault(f"HTTP {response.status}", _message(text))
         raise EngineFailure(_kind_of(response.status, path, text), _message(text))
 
     def _client(self) -> aiohttp.ClientSession:
@@ -295,7 +318,7 @@ class VLLMEngine:
             key = os.environ.get(KEY_VARIABLE)
             self._session = aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=self._timeout),
-                connector=aiohttp.TCPConnector(limit=0),
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE),
                 headers={"Authorization": f"Bearer {key}"} if key else {},
             )
             self._loop, self._reviving = loop, asyncio.Lock()

@@ -154,6 +154,10 @@ class Context:
         """Seconds spent on starting engines and checking adapters since the last call."""
         return self.serving.take_waits() if "serving" in self.__dict__ else {}
 
+    def take_resent(self) -> dict[str, int]:
+        """Requests that the engine had to be asked again since the last call, by the kind of the fault."""
+        return self.serving.take_resent() if "serving" in self.__dict__ else {}
+
     async def retire_adapters(self) -> None:
         """Unload the versions that nothing will ask for any more, and delete the oldest of them."""
         if "serving" in self.__dict__:

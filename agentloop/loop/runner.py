@@ -156,7 +156,7 @@ async def _run_stage(run: StageRun, context: Context) -> Entry:
 
     def ended(event: str, message: str = "", outcome: Outcome | None = None) -> Entry:
         made = outcome or Outcome()
-        about: dict[str, Any] = {"kind": run.stage.kind, "waits": context.take_waits()} | made.about
+        about: dict[str, Any] = {"kind": run.stage.kind, "waits": context.take_waits(), "resent": context.take_resent()} | made.about
         entry = Entry(
             event,  # type: ignore[arg-type]  # one of the literals below
             run.key,

@@ -8,7 +8,7 @@ its logs say otherwise.
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -46,6 +46,7 @@ class Serving:
         self._asleep = False
         self._checked: set[str] = set()
         self.waits: defaultdict[str, float] = defaultdict(float)
+        self._resent: Counter[str] = Counter()
 
     async def engine(self) -> Engine:
         """The running engine; wakes it up if it sleeps, starts it if there is none."""
@@ -131,12 +132,22 @@ class Serving:
         self.waits.clear()
         return waits
 
+    def take_resent(self) -> dict[str, int]:
+        """Requests that a passing fault had to be sent again for since the last call, by the kind of the fault."""
+        if isinstance(self._engine, VLLMEngine):
+            self._resent += self._engine.resent
+            self._engine.resent.clear()
+        resent, self._resent = dict(self._resent), Counter()
+        return resent
+
     async def close(self) -> None:
         """Stop the engine, or leave a server of somebody else's as it was found; the next stage that needs one starts it again."""
         if self._settings.url is not None:
             with suppress(EngineFailure):  # a server that is gone has no adapters either
                 await self.retire(set())
         await self._stack.aclose()
+        if isinstance(self._engine, VLLMEngine):
+            self._resent += self._engine.resent
         self._engine = None
         self._asleep = False
         self._checked.clear()

@@ -1,7 +1,7 @@
 """What one part of a recipe may say of another: names, roles, environments, measurements and numbers.
 
-What stages read and write is `agentloop.recipe.flow`. Every check yields `Problem`s and none stops another, so that a user sees all
-mistakes at once.
+What stages read and write is `agentloop.recipe.flow`, of which role `agentloop.recipe.holdings`. Every check yields `Problem`s and none
+stops another, so that a user sees all mistakes at once.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from agentloop.errors import nearest
 from agentloop.recipe.build import Preference, Reflection, TreeBuild
 from agentloop.recipe.control import Python
 from agentloop.recipe.flow import flow_problems
+from agentloop.recipe.holdings import holding_problems
 from agentloop.recipe.judge import ModelJudge, ScoringJudge
 from agentloop.recipe.measure import Evaluate
 from agentloop.recipe.problem import Problem
@@ -39,6 +40,7 @@ def problems(recipe: Recipe) -> list[Problem]:
         *_datasets(stages),
         *selection_problems(stages),
         *flow_problems(recipe),
+        *holding_problems(recipe),
     ]
 
 

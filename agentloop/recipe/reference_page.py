@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from agentloop.recipe import descriptions
-from agentloop.recipe.available import AVAILABLE
+from agentloop.recipe.available import AVAILABLE, PARTS
 from agentloop.recipe.build import Build, TreeBuild
 from agentloop.recipe.judge import Judge, ModelJudge
 from agentloop.recipe.part import Part
@@ -22,7 +22,7 @@ from agentloop.recipe.reference import Reference
 from agentloop.recipe.sample import Memory, Sample, Seat, StartFrom
 from agentloop.recipe.schedule import Scheduled
 from agentloop.recipe.settings import Archive, Engine, Environment, Placement, Prompt, Role, Store
-from agentloop.recipe.stage import When, Work
+from agentloop.recipe.stage import METRICS, When, Work
 from agentloop.recipe.stages import PLAIN, WORDS
 from agentloop.recipe.train import Train
 
@@ -62,7 +62,24 @@ def tables() -> str:
         lines += _section(f"### `{kind}`{_available('stage', kind)}", stage, without=Work if issubclass(stage, Work) else Part)
     for title, model in _PARTS_OF_SAMPLE.items():
         lines += _section(f"### {title} of a sample", model)
+    lines += _not_yet()
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _not_yet() -> list[str]:
+    """The words and parts of the language that this version refuses."""
+    words = {"stage": tuple(PLAIN), "metric": METRICS, "part": PARTS} | {what: tuple(models) for _, what, _, models in WORDS.values()}
+    missing = {what: [word for word in known if word not in AVAILABLE[what]] for what, known in words.items()}
+    lines = [
+        "### Not in this version",
+        "",
+        "The language has these, and a recipe that uses one is refused with its line when it is loaded.",
+        "",
+    ]
+    for what, names in missing.items():
+        marked = [name if what == "part" else f"`{name}`" for name in names]
+        lines += [f"- {what}: {', '.join(marked)}"] if marked else []
+    return [*lines, ""]
 
 
 def _kind(kind: str) -> list[str]:

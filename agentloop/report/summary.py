@@ -84,10 +84,14 @@ class Summary:
     Attributes:
         points: Every measurement, in order of time.
         stages: Every stage that finished or failed last, in order of time.
+        untrained: Of these, trainings that made no adapter; their notes say why.
         verdicts: What critics said, by stage.
         seconds: Wall-clock seconds by kind of work (sample, build, train, evaluate, gate, start of the engine …).
         tokens: Tokens by kind, over the run.
         failures: Failures by kind, over the run.
+        retried: Episodes, candidates and questions that broke and were begun again, by kind of failure.
+        resent: Requests that the engine was sent again after a passing fault, by kind of fault; nothing else took notice of these.
+        first_failures: Traceback, or else message, of the first failure of each kind, of those begun again too.
         state: "finished", "failed: …", "interrupted" or "running".
     """
 
@@ -96,10 +100,14 @@ class Summary:
     environment: str
     points: tuple[Point, ...]
     stages: tuple[StageLine, ...]
+    untrained: tuple[StageLine, ...]
     verdicts: tuple[VerdictLine, ...]
     seconds: dict[str, float]
     tokens: dict[str, int]
     failures: dict[str, int]
+    retried: dict[str, int]
+    resent: dict[str, int]
+    first_failures: dict[str, str]
     state: str
     about: dict[str, Any]
 
@@ -115,6 +123,8 @@ def summarise(directory: RunDirectory) -> Summary:
     seconds: defaultdict[str, float] = defaultdict(float)
     tokens: Counter[str] = Counter()
     failures: Counter[str] = Counter()
+    again: dict[str, Counter[str]] = {"retried": Counter(), "resent": Counter()}
+    first_failures: dict[str, str] = {}
     points: list[Point] = []
     latest: dict[str, Entry] = {}
     deleted: set[str] = set()
@@ -133,6 +143,9 @@ def summarise(directory: RunDirectory) -> Summary:
             seconds[name] += value
         tokens.update(entry.tokens)
         failures.update(entry.failures)
+        for what, counts in again.items():
+            counts.update(entry.about.get(what, {}))
+        first_failures = {**entry.about.get("first_failures", {}), **first_failures}
         points += [_point(measurement) for measurement in entry.measurements]
     return Summary(
         name=str(about.get("name", directory.path.name)),
@@ -140,10 +153,14 @@ def summarise(directory: RunDirectory) -> Summary:
         environment=str(about.get("environment", "")),
         points=tuple(points),
         stages=tuple(_line(entry, deleted) for entry in latest.values()),
+        untrained=tuple(_line(entry, deleted) for entry in latest.values() if _trained_nothing(entry)),
         verdicts=tuple(_verdicts(entry) for entry in latest.values() if "verdicts" in entry.about),
         seconds=dict(seconds),
         tokens=dict(tokens),
         failures=dict(failures),
+        retried=dict(again["retried"]),
+        resent=dict(again["resent"]),
+        first_failures=first_failures,
         state=_state(entries),
         about=about,
     )
@@ -167,6 +184,10 @@ def _line(entry: Entry, deleted: Collection[str]) -> StageLine:
     made = ", ".join(_made(output) + (", deleted since" if output.path in deleted else "") for output in entry.outputs.values())
     note = entry.message or str(entry.about.get("note", ""))
     return StageLine(entry.stage, entry.event, entry.seconds, made, dict(entry.tokens), note)
+
+
+def _trained_nothing(entry: Entry) -> bool:
+    return entry.event == "finished" and entry.about.get("kind") == "train" and not entry.outputs
 
 
 def _made(output: Output) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from agentloop.report.summary import Summary
 
 
 def print_summary(summary: Summary, console: Console) -> None:
-    """Print success by adapter with intervals, the time and tokens by kind of work, and the failures by kind."""
+    """Print success by adapter with intervals, trainings that made nothing, time and tokens by kind of work, and failures by kind."""
     table = Table(title=f"{summary.name}: {summary.model} in {summary.environment}", title_justify="left")
     for column, justify in (
         ("adapter", "left"),
@@ -24,14 +25,18 @@ def print_summary(summary: Summary, console: Console) -> None:
     for point in summary.of("success"):
         table.add_row(point.adapter, point.split, f"{100 * point.value:.1f} %", point.interval, str(point.n))
     console.print(table)
+    for line in summary.untrained:
+        _line(console, "[yellow]nothing trained[/yellow]", [f"{line.stage}, {line.note}"])
     if summary.seconds:
         times = sorted(summary.seconds.items(), key=lambda item: -item[1])
         _line(console, "time", (f"{kind} {seconds:.0f} s" for kind, seconds in times))
     if summary.tokens:
         _line(console, "tokens", (f"{kind} {count:,}" for kind, count in sorted(summary.tokens.items())))
-    if summary.failures:
-        _line(console, "[red]failures[/red]", (f"{kind} {count}" for kind, count in summary.failures.items()))
+    broken = {"[red]failures[/red]": summary.failures, "retried": summary.retried, "requests sent again": summary.resent}
+    for heading, counts in broken.items():
+        if counts:
+            _line(console, heading, (f"{kind} {count}" for kind, count in counts.items()))
 
 
 def _line(console: Console, name: str, parts: Iterable[str]) -> None:
-    console.print(f"{name}: {', '.join(parts)}", highlight=False, soft_wrap=True)
+    console.print(f"{name}: {escape(', '.join(parts))}", highlight=False, soft_wrap=True)

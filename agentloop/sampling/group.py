@@ -84,7 +84,7 @@ class _Stage:
         self._engine_seconds = 0.0
         self._environment_seconds = 0.0
         self._started = 0
-        self._progress = Progress(origin.stage, total)
+        self._progress = Progress(origin.stage, total, retried=self._failures.retried)
         self.admission = Admission(settings.concurrency, min(settings.alive, pool.limit))
         self._kept_at_once = asyncio.Semaphore(settings.alive)
 
@@ -162,7 +162,6 @@ class _Stage:
                 episode.failure = self._failures.add(episode.failure)
                 break
             self._failures.add_retry(episode.failure)
-            self._progress.retried += 1
         return episode
 
     def _fragment(self, beginning: Beginning, episode: Episode) -> Tree:

@@ -25,7 +25,7 @@ class Progress:
         finished: Episodes finished now.
         succeeded: Of those finished now, the successful ones.
         failures: Failed episodes by kind.
-        retried: Attempts that failed and were played again.
+        retried: Attempts that failed and were played again, by kind of failure.
         turns: Turns played now.
         generated: Tokens generated now.
         prompt: Prompt tokens sent now.
@@ -43,7 +43,7 @@ class Progress:
     finished: int = 0
     succeeded: int = 0
     failures: Counter[str] = field(default_factory=Counter)
-    retried: int = 0
+    retried: Counter[str] = field(default_factory=Counter)
     turns: int = 0
     generated: int = 0
     prompt: int = 0
@@ -88,11 +88,11 @@ class Progress:
             parts.append(f"{self.simulations} simulations")
         parts.append(f"{self.tokens_per_second:.0f} tokens/s")
         if self.failures:
-            parts.append("failed " + ", ".join(f"{kind} {count}" for kind, count in self.failures.most_common()))
+            parts.append("failed " + by_kind(self.failures))
         if self.broken:
             parts.append(f"{self.broken} candidates broke")
         if self.retried:
-            parts.append(f"retried {self.retried}")
+            parts.append("retried " + by_kind(self.retried))
         parts.append(_clock_time(self.seconds))
         return " · ".join(parts)
 
@@ -193,6 +193,11 @@ def display(stream: TextIO | None = None, *, quiet: bool = False) -> Display:
         return Quiet()
     target = stream or sys.stderr
     return LiveLine(target) if target.isatty() else LogLines(target)
+
+
+def by_kind(counts: Counter[str]) -> str:
+    """Counts in a line, the most frequent kind first: "engine.crash 2, environment.timeout 1"."""
+    return ", ".join(f"{kind} {count}" for kind, count in counts.most_common())
 
 
 def _clock_time(seconds: float) -> str:

@@ -172,11 +172,11 @@ async def test_a_passing_fault_is_tried_again_and_a_lasting_one_is_counted() -> 
     for kind, times in (("timeout", 1), ("timeout", 2), ("request", 1)):
         progress = JudgeProgress("s", 1)
         result = await ModelJudge(FirstError(), respondent(Broken(kind, times)), progress=progress).judge(tree)
-        outcomes[kind, times] = ([failure.kind for failure in result.failures], progress.retried, len(result.tree.verdicts))
+        outcomes[kind, times] = ([failure.kind for failure in result.failures], dict(progress.retried), len(result.tree.verdicts))
     assert outcomes == {
-        ("timeout", 1): ([], 1, 1),
-        ("timeout", 2): (["engine.timeout"], 1, 0),
-        ("request", 1): (["engine.request"], 0, 0),
+        ("timeout", 1): ([], {"engine.timeout": 1}, 1),
+        ("timeout", 2): (["engine.timeout"], {"engine.timeout": 1}, 0),
+        ("request", 1): (["engine.request"], {}, 0),
     }
 
 

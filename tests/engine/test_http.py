@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models
 
 from agentloop.engine import probe
 from agentloop.engine.base import AdapterVersion, EngineFailure, GenerationRequest
-from agentloop.engine.http import VLLMEngine
+from agentloop.engine.http import KEEP_ALIVE, VLLMEngine
 from tests.servers import TinyServer, TinyWorld
 
 REQUEST = GenerationRequest(prompt_ids=(1, 2, 3), max_tokens=4, stop_token_ids=(9,), seed=1)
@@ -96,7 +96,7 @@ async def test_a_5xx_is_tried_again() -> None:
 
     async with fake_server(answer) as (engine, asked):
         assert (await engine.generate(REQUEST)).ids == (7,)
-        assert len(asked) == 3
+        assert len(asked) == 3 and engine.resent == {"HTTP 503": 2}
 
 
 async def test_a_5xx_that_stays_is_given_up() -> None:
@@ -120,7 +120,7 @@ async def test_a_connection_that_breaks_is_tried_again() -> None:
 
     async with fake_server(answer) as (engine, asked):
         assert (await engine.generate(REQUEST)).ids == (7,)
-        assert len(asked) == 2
+        assert len(asked) == 2 and engine.resent == {"ServerDisconnectedError": 1}
 
 
 async def test_a_hung_server_is_given_up_once_with_what_was_waited_for() -> None:
@@ -185,6 +185,13 @@ async def test_the_real_server_passes_the_probes_that_somebody_elses_must(tiny_s
     engine = await tiny_server.connect()
     assert engine.info.max_model_len == 512
     await engine.close()
+
+
+@pytest.mark.vllm
+def test_an_idle_connection_is_given_up_before_the_server_closes_it() -> None:
+    from vllm import envs
+
+    assert KEEP_ALIVE < envs.VLLM_HTTP_TIMEOUT_KEEP_ALIVE
 
 
 @pytest.mark.vllm

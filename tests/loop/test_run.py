@@ -108,7 +108,7 @@ def test_without_wins_the_adapter_stays_and_the_run_says_so(toy_recipe: Callable
     assert agentloop(["run", str(recipe), "--out", str(tmp_path / "out"), "--quiet"]) == 0
     directory = RunDirectory(tmp_path / "out")
     entry = directory.journal.finished("000/policy")
-    assert entry is not None and entry.about["note"] == "no rows to train on: the adapter stays as it is"
+    assert entry is not None and entry.about["note"] == "no rows to train on in rows: the adapter stays as it is"
     assert {line["adapter"] for line in directory.read_metrics()} == {"base"}
 
 

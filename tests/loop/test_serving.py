@@ -153,6 +153,21 @@ async def test_a_server_that_does_not_wake_up_is_started_again(server: FakeVLLM,
     await served.close()
 
 
+async def test_requests_that_were_sent_again_are_counted_once_and_outlive_the_engine(server: FakeVLLM, tmp_path: Path) -> None:
+    served = serving(tmp_path)
+    engine = await served.engine()
+    assert isinstance(engine, VLLMEngine)
+    engine.resent["HTTP 503"] = 2
+    await served.close()
+    engine = await served.engine()
+    assert isinstance(engine, VLLMEngine)
+    engine.resent.update({"HTTP 503": 1, "ServerDisconnectedError": 1})
+    assert served.take_resent() == {"HTTP 503": 3, "ServerDisconnectedError": 1}
+    assert served.take_resent() == {}
+    await served.close()
+    assert served.take_resent() == {}
+
+
 async def test_by_default_it_is_stopped(server: FakeVLLM, tmp_path: Path) -> None:
     served = serving(tmp_path)
     await served.serve(OLD)

@@ -132,9 +132,9 @@ def test_a_judge_may_be_any_role_and_a_player_may_not(folder: Path) -> None:
     judged = {4: far, 7: "  - judge: {id: errors, from: trees, critic: rubric, rubric: short, role: far}" + build}
     Path("r.yaml").write_text(changed(judged))
     assert load("r.yaml", environments={"textcraft"}).role("far").kind == "url"
-    assert message_of(changed({4: far, 6: "  - sample: {id: trees, role: far}"})) == (
-        "r.yaml:7: a role behind a URL outside 'judge' is not available in this version\n"
-        "r.yaml:7: 'prompt' of a role outside 'judge' is not available in this version"
+    assert message_of(changed({4: far, 6: "  - sample: {id: trees}\n  - sample: {id: more, role: far}"})) == (
+        "r.yaml:8: a role behind a URL outside 'judge' is not available in this version\n"
+        "r.yaml:8: 'prompt' of a role outside 'judge' is not available in this version"
     )
     embedded = {4: far, 7: "  - judge: {id: errors, from: trees, critic: scoring, role: scorer}" + build}
     assert message_of(changed(embedded)) == "r.yaml:8: an embedder as a judge is not available in this version"

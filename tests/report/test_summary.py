@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+
+from rich.console import Console
 
 from agentloop.report.html import render
 from agentloop.report.summary import summarise
+from agentloop.report.terminal import print_summary
 from agentloop.run.directory import RunDirectory
 from agentloop.run.journal import Entry, Output
 
@@ -61,6 +65,35 @@ def test_a_stage_that_ran_twice_counts_once(tmp_path: Path) -> None:
     assert summarise(directory).state == "failed: out of memory"
     directory.journal.append(measured("002", "actor-001-abc", 0.8))
     assert [line.event for line in summarise(directory).stages] == ["finished"] * 4
+
+
+def shown(directory: RunDirectory) -> str:
+    """The summary as a terminal shows it."""
+    stream = io.StringIO()
+    print_summary(summarise(directory), Console(file=stream, width=120))
+    return stream.getvalue()
+
+
+def test_a_training_that_made_nothing_is_told_at_once(tmp_path: Path) -> None:
+    directory = run(tmp_path)
+    assert "nothing trained" not in shown(directory) and "Nothing was trained" not in render(summarise(directory), [])
+    note = "no rows to train on in rows: the adapter stays as it is"
+    directory.journal.append(Entry("finished", "001/train", about={"kind": "train", "note": note}))
+    assert [line.stage for line in summarise(directory).untrained] == ["001/train"]
+    assert f"nothing trained: 001/train, {note}\n" in shown(directory)
+    assert f"Nothing was trained in 001/train: {note}." in render(summarise(directory), [])
+
+
+def test_what_was_done_again_is_told_with_its_reason(tmp_path: Path) -> None:
+    directory = run(tmp_path)
+    assert "retried" not in shown(directory) and "sent again" not in shown(directory)
+    first, second = {"retried": {"environment.timeout": 1}, "resent": {"HTTP 503": 2}}, {"retried": {"environment.timeout": 2}}
+    first["first_failures"] = {"environment.timeout": "waited 60 s for step() <b>"}  # type: ignore[dict-item]
+    directory.journal.append(Entry("finished", "000/trees", about={"kind": "sample"} | first))
+    directory.journal.append(Entry("finished", "001/trees", about={"kind": "sample"} | second))
+    assert "\nretried: environment.timeout 3\nrequests sent again: HTTP 503 2\n" in shown(directory)
+    page = render(summarise(directory), [])
+    assert "environment.timeout 3" in page and "HTTP 503 2" in page and "waited 60 s for step() &lt;b&gt;" in page
 
 
 def test_what_an_environment_says_cannot_become_markup(tmp_path: Path) -> None:

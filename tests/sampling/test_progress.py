@@ -22,12 +22,13 @@ def test_the_line_shows_episodes_success_tokens_a_second_and_failures_by_kind() 
     progress = Progress("trees", 100, clock=clock)
     assert progress.line() == "trees: 0/100 episodes · 0 tokens/s · 0:00"
     clock.now += 75
-    progress.resumed, progress.finished, progress.succeeded, progress.generated, progress.retried = 10, 20, 5, 1500, 1
+    progress.resumed, progress.finished, progress.succeeded, progress.generated = 10, 20, 5, 1500
+    progress.retried.update({"environment.step": 1})
     progress.failures.update({"environment.timeout": 1, "engine.crash": 2})
     assert progress.done == 33
     assert progress.line() == (
         "trees: 33/100 episodes · 10 of them before · success 25% · 20 tokens/s · failed engine.crash 2, environment.timeout 1"
-        " · retried 1 · 1:15"
+        " · retried environment.step 1 · 1:15"
     )
 
 

@@ -126,7 +126,7 @@ def _facts(progress: JudgeProgress, report: JudgeReport) -> dict[str, Any]:
         "asked_again": progress.again,
         "unreadable_answers": progress.unreadable,
         "shortened": progress.shortened,
-        "retried": progress.retried,
+        "retried": dict(progress.retried),
         "judge_tokens": {"prompt": progress.prompt, "cached": progress.cached, "generated": progress.generated},
         "first_failures": {kind: failure.traceback or failure.message for kind, failure in report.first_failures.items()},
     }

@@ -25,7 +25,8 @@ async def train(run: StageRun, context: Context) -> Outcome:
     assert isinstance(stage, Train)
     rows = [path for path in references.paths(stage.from_, run, context.directory) if len(open_source(path))]
     if not rows:
-        return Outcome(about={"note": "no rows to train on: the adapter stays as it is"})
+        named = ", ".join(map(str, stage.from_))
+        return Outcome(about={"note": f"no rows to train on in {named}: the adapter stays as it is"})
     output = context.directory.artifact(run.label, "adapter", stage.role)
     remove(output)  # of a training whose end was never journalled
     job = _job(stage, run, context, rows, output)

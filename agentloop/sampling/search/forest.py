@@ -105,9 +105,9 @@ class _Forest:
         self._failed: list[Tree] = []
         self._truncated: Counter[str] = Counter()
         self._fresh: Counter[str] = Counter()
-        self._progress = Progress(origin.stage, len(tasks), unit="trees")
         sample = settings.sample
         self.log = FailureLog(sample.max_failures, sample.few, what="candidates")
+        self._progress = Progress(origin.stage, len(tasks), unit="trees", retried=self.log.retried)
         # A tree seldom has all the requests out that it may have: it waits for the last of each wave. So twice as many trees are alive.
         each = max(1, settings.requests // 2)
         self.admission = Admission(sample.concurrency, max(1, sample.alive // each), requests=each)
