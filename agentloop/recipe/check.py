@@ -16,7 +16,7 @@ from agentloop.recipe.judge import ModelJudge, ScoringJudge
 from agentloop.recipe.measure import Evaluate
 from agentloop.recipe.problem import Problem
 from agentloop.recipe.recipe import Recipe
-from agentloop.recipe.sample import Play, Sample
+from agentloop.recipe.sample import Play, Sample, critic_of
 from agentloop.recipe.schedule import Scheduled
 from agentloop.recipe.selection import selection_problems
 from agentloop.recipe.source import Path
@@ -76,7 +76,9 @@ def _roles(recipe: Recipe, stages: Stages) -> Iterator[Problem]:
             kind = recipe.role(name).kind
             if isinstance(stage, Train) and kind != "adapter":
                 yield Problem(where, f"role {name!r} has no adapter, so it cannot be trained")
-            elif isinstance(stage, Play) and where[-1] != "critic" and kind == "scoring":
+            elif isinstance(stage, Sample) and where == (*path, "critic"):
+                yield from _critic(where, stage, kind)
+            elif isinstance(stage, Play) and kind == "scoring":
                 yield Problem(where, f"role {name!r} is a scoring model, so it cannot act")
             elif isinstance(stage, ModelJudge) and kind == "scoring":
                 yield Problem(where, f"role {name!r} is a scoring model, so it cannot answer", expected="critic: scoring, or another role")
@@ -86,6 +88,13 @@ def _roles(recipe: Recipe, stages: Stages) -> Iterator[Problem]:
         most = recipe.engine.max_lora_rank
         if isinstance(stage, Train) and stage.rank > most:
             yield Problem((*path, "rank"), "the engine does not serve this rank", stage.rank, f"at most {most} (engine.max_lora_rank)")
+
+
+def _critic(where: Path, stage: Sample, kind: str) -> Iterator[Problem]:
+    """Whoever values the turns of a search: a scoring model is told nothing of how it is asked."""
+    critic = critic_of(stage)
+    if kind == "scoring" and critic is not None and not critic.by_role_alone:
+        yield Problem(where, f"role {critic.role!r} is a scoring model, which is not asked anything", expected=f"critic: {critic.role}")
 
 
 def _slots(recipe: Recipe) -> Iterator[Problem]:
@@ -104,9 +113,11 @@ def named_roles(path: Path, stage: Stage) -> Iterator[tuple[Path, str]]:
     if isinstance(stage, Sample):
         for name, seat in (stage.seats or {}).items():
             yield (*path, "seats", name), seat.role
-        for key in ("critic", "rollout"):
-            if getattr(stage, key, None) is not None:
-                yield (*path, key), getattr(stage, key)
+        critic, rollout = critic_of(stage), getattr(stage, "rollout", None)
+        if critic is not None:
+            yield (*path, "critic"), critic.role
+        if rollout is not None:
+            yield (*path, "rollout"), rollout
 
 
 def _environments(recipe: Recipe, stages: Stages) -> Iterator[Problem]:

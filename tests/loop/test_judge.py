@@ -32,6 +32,8 @@ def player(prompt_text, request):
         shown = re.findall(r"(?:saw first|came back):\\n> (\\d+)", prompt_text)
         right = int(said) == int(shown[-1] if "wrong" in prompt_text else shown[-2]) + 1
         return f"It said {said}.\\nJudgement: {'Good' if right else 'Bad'}"
+    if "how likely it is to succeed" in prompt_text:
+        return "Score: 7"
     if "against a rubric" in prompt_text:
         return "no score" if "Answer now" not in prompt_text else "Score: 4"
     return answer(prompt_text, request)
@@ -126,8 +128,10 @@ def test_each_role_judges_with_its_own_present_adapter(judged_run: Callable[...,
         "build: {id: lessons, from: theirs, dataset: self_imitation, best: 2, role: critic}",
         "train: {id: second, from: lessons, method: sft, epochs: 1, rank: 4, batch_size: 4, role: critic}",
     ]
+    search = "tasks: 2, max_tokens: 40, method: mcts, simulations: 2, width: 2, depth: 2"
+    searches = [f"sample: {{id: {key}d, {search}, {key}: critic}}" for key in ("critic", "rollout")]
     code, out = judged_run(
-        (evaluate, "".join(f"  - {stage}\n" for stage in (*train, *stages)) + evaluate),
+        (evaluate, "".join(f"  - {stage}\n" for stage in (*train, *stages, *searches)) + evaluate),
         ("seed: 3", "seed: 3\nroles: {critic: {adapter: true}, frozen: {adapter: false}}"),
     )
     assert code == 0
@@ -137,6 +141,12 @@ def test_each_role_judges_with_its_own_present_adapter(judged_run: Callable[...,
         assert turns and {turn.role for turn in turns} == {role}
         (versions[name],) = {turn.draw.adapter for turn in turns}
         assert versions[name] == entry_of(out, f"000/{name}").about["adapter"]
+    for key in ("critic", "rollout"):
+        turns = [turn for tree in trees_of(out, f"{key}d") for turn in tree.turns]
+        theirs = [turn for turn in turns if turn.from_critic or "~" in turn.id]
+        assert theirs and {(turn.role, turn.draw.adapter) for turn in theirs} == {("critic", versions["other"])}
+        assert {(turn.role, turn.draw.adapter) for turn in turns if turn not in theirs} == {("actor", versions["own"])}
+        assert entry_of(out, f"000/{key}d").about[key]["adapter"] == versions["other"]
     assert versions["own"].startswith("actor-000-") and versions["other"].startswith("critic-000-") and versions["bare"] == "base"
 
 
