@@ -12,6 +12,7 @@ from agentloop.critic.scoring import Scorer
 from agentloop.critic.transcript import SYSTEM
 from agentloop.critic.value import ValueCritic
 from agentloop.engine.chat import ChatServer
+from agentloop.engine.structured import StructuredOutputs
 from agentloop.loop.context import Context, StageRun
 from agentloop.recipe.sample import Critic
 
@@ -23,7 +24,8 @@ async def respondent(name: str, context: Context, stack: AsyncExitStack, about: 
         name: The role; not a scoring model.
         context: The run.
         stack: What has to be closed in the end is pushed onto it.
-        about: Gets "adapter", who it is, and "adapter_check" where one was made: for the report.
+        about: Gets "adapter", who it is, and "adapter_check" where one was made; when `stack` is closed, "structured_outputs", how a
+            server took what was to hold its answers: for the report.
 
     Raises:
         RunFailed: The engine or the server cannot be reached, or does not generate with the role's adapter.
@@ -33,8 +35,13 @@ async def respondent(name: str, context: Context, stack: AsyncExitStack, about: 
     system = role.prompt if role.prompt is not None else SYSTEM
     if role.url is not None:
         engine = context.recipe.engine
-        server = ChatServer(role.url, role.model, key=role.key, request_timeout=engine.request_timeout, retries=engine.retries)
+        structured = None if role.structured_outputs is None else StructuredOutputs(role.structured_outputs)
+        server = ChatServer(
+            role.url, role.model, key=role.key, request_timeout=engine.request_timeout, retries=engine.retries, structured=structured
+        )
         stack.push_async_callback(server.close)
+        if structured is not None:
+            stack.callback(lambda: about.update(structured_outputs=structured.told()))
         await server.connect()
         about["adapter"] = server.name
         return ChatRespondent(server, name, system)
@@ -77,3 +84,13 @@ def facts(progress: JudgeProgress) -> dict[str, Any]:
         "retried": progress.retried,
         "judge_tokens": {"prompt": progress.prompt, "cached": progress.cached, "generated": progress.generated},
     }
+
+
+def remark(about: dict[str, Any]) -> str:
+    """What a person should know of how a server took `structured_outputs`, to follow a stage's note; "" where there is nothing to say."""
+    took = about.get("structured_outputs")
+    if took is None:
+        return ""
+    if took["refused"]:
+        return f" · {about['adapter']} refuses {took['field']}: {took['refused']} answers were asked for without it"
+    return f" · {about['adapter']} does not keep to {took['field']}: {took['ignored']} answers were not held" if took["ignored"] else ""

@@ -193,8 +193,10 @@ def test_a_scoring_model_judges(judged_run: Callable[..., tuple[int, Path]], toy
 
 
 @contextmanager
-def chat_server(text: str, seen: list[Any]) -> Iterator[str]:
-    """A server with the chat protocol, in a thread; `seen` gets the authorization and the body of every request."""
+def chat_server(text: str, seen: list[Any], *, refuses: str = "") -> Iterator[str]:
+    """A server with the chat protocol, in a thread; `seen` gets the authorization and the body of every request. It refuses what has the
+    field of that name, and knows no other that would hold its answers.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -202,7 +204,7 @@ def chat_server(text: str, seen: list[Any]) -> Iterator[str]:
             seen.append((self.headers["Authorization"], body))
             choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
             answer = json.dumps({"choices": [choice], "usage": {"prompt_tokens": 100, "completion_tokens": 7}}).encode()
-            self.send_response(200)
+            self.send_response(400 if refuses in body else 200)
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
             self.wfile.write(answer)
@@ -242,6 +244,32 @@ def test_a_model_behind_a_url_judges_and_its_turns_have_no_ids(
     assert entry_of(out, "000/errors").tokens == {"judged": 107 * len(seen), "turns": len(seen)}
     assert {key for key, _ in seen} == {"Bearer sk-secret"} and len({body["seed"] for _, body in seen}) == len(seen)
     assert not any(b"sk-secret" in file.read_bytes() for file in out.rglob("*") if file.is_file())
+
+
+@pytest.mark.parametrize(
+    ("field", "refuses", "note"),
+    [
+        ("json_schema", "response_format", "large at 127.0.0.1:{port} refuses json_schema: {count} answers were asked for without it"),
+        ("choice", "", "large at 127.0.0.1:{port} does not keep to choice: {count} answers were not held"),
+    ],
+)
+def test_what_a_server_does_with_structured_outputs_is_told(
+    field: str, refuses: str, note: str, judged_run: Callable[..., tuple[int, Path]]
+) -> None:
+    seen: list[Any] = []
+    with chat_server("I cannot say.", seen, refuses=refuses or "nothing") as url:
+        role = f"roles: {{far: {{url: '{url}', model: large, structured_outputs: {field}}}}}"
+        judge = "judge: {id: errors, from: trees, critic: first_error, role: far, concurrency: 1}"
+        code, out = judged_run(add(judge), ("seed: 3", f"seed: 3\n{role}"))
+    assert code == 0
+    entry = entry_of(out, "000/errors")
+    questions = entry.about["questions"]
+    assert entry.about["unreadable_answers"] == entry.about["asked_again"] == questions > 0, "an answer is never guessed"
+    told = entry.about["structured_outputs"]
+    assert (told["field"], told["held"], told["refused" if refuses else "ignored"]) == (field, 0, questions)
+    assert sum(key in body for _, body in seen for key in ("response_format", "structured_outputs")) == (1 if refuses else questions)
+    port = url.rpartition(":")[2].removesuffix("/v1")
+    assert entry.about["note"].endswith(note.format(port=port, count=questions))
 
 
 def test_a_key_that_is_missing_is_told_before_anything_runs(

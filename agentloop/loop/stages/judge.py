@@ -26,7 +26,7 @@ from agentloop.critic import (
 from agentloop.errors import RunFailed
 from agentloop.loop import references
 from agentloop.loop.context import Context, Outcome, StageRun
-from agentloop.loop.judging import facts, respondent, scorer
+from agentloop.loop.judging import facts, remark, respondent, scorer
 from agentloop.recipe import judge as recipe
 from agentloop.run.journal import Output
 from agentloop.sampling.progress import display
@@ -58,7 +58,8 @@ async def judge(run: StageRun, context: Context) -> Outcome:
     counts = VerdictCounts.of(read_trees(path), stage.id)
     output = Output("trees", context.directory.relative(path), trees_hash(path), count_trees(path), {"critic": _critic_name(stage)})
     tokens = _judged_tokens(path, sources, stage)
-    about |= {"note": counts.in_words(), "verdicts": {"critic": _critic_name(stage)} | asdict(counts)} | _facts(progress, report)
+    about |= {"note": counts.in_words() + remark(about), "verdicts": {"critic": _critic_name(stage)} | asdict(counts)}
+    about |= _facts(progress, report)
     return Outcome({stage.id: output}, tokens=tokens, failures=dict(report.failures), about=about)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from agentloop.environment.base import Task
 from agentloop.loop.context import Context, Outcome, StageRun
+from agentloop.loop.judging import remark
 from agentloop.loop.stages.play import play, sampling_facts, success_in_short
 from agentloop.loop.stages.search import search, solved_in_short
 from agentloop.recipe.sample import Sample
@@ -30,7 +31,7 @@ async def sample(run: StageRun, context: Context) -> Outcome:
 
     if stage.searches:
         played = await search(run, context, stage, path, adapter=adapter, choose=choose, about=about)
-        note = solved_in_short(path, played.sampling)
+        note = solved_in_short(path, played.sampling) + remark(about.get("critic", {}))
     else:
         environment = context.environment(None)
         played = await play(run, context, stage, path, adapter=adapter, environment=environment, split=stage.split, choose=choose)
