@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from agentloop.recipe.build import Build, Mix
+from agentloop.recipe.build import Build, Mix, SelfImitation
 from agentloop.recipe.check import named_roles
 from agentloop.recipe.control import Python
 from agentloop.recipe.flow import artifacts_of
@@ -70,7 +70,7 @@ PARTS = (
     "'critic' of a sample",
     "'draw: admissible' outside mcts and beam",
     "'seat' of a build",
-    "'verdicts' of a build",
+    "'verdicts' of a build other than self_imitation",
     "'stores'",
     "'into'",
     "'lineage: archive'",
@@ -179,6 +179,7 @@ def _of_sample(path: Path, stage: Sample) -> Iterator[Problem]:
 def _of_build(types: dict[str, ArtifactType], path: Path, stage: Build) -> Iterator[Problem]:
     if isinstance(stage, Mix):
         yield from _missing("part", f"a mix of {types[stage.id]}", (*path, "mix"))
-    for key in ("seat", "verdicts"):
-        if getattr(stage, key, None):
-            yield from _missing("part", f"{key!r} of a build", (*path, key))
+    if getattr(stage, "seat", None):
+        yield from _missing("part", "'seat' of a build", (*path, "seat"))
+    if getattr(stage, "verdicts", None) and not isinstance(stage, SelfImitation):
+        yield from _missing("part", "'verdicts' of a build other than self_imitation", (*path, "verdicts"))

@@ -12,7 +12,7 @@ from agentloop.errors import nearest
 from agentloop.recipe.build import Preference, Reflection, TreeBuild
 from agentloop.recipe.control import Python
 from agentloop.recipe.flow import flow_problems
-from agentloop.recipe.judge import ModelJudge, ScoringJudge
+from agentloop.recipe.judge import JUDGES, ModelJudge, ScoringJudge
 from agentloop.recipe.measure import Evaluate
 from agentloop.recipe.problem import Problem
 from agentloop.recipe.recipe import Recipe
@@ -26,6 +26,9 @@ from agentloop.recipe.walk import grids, numbers_of, stages_of, within
 
 Stages = list[tuple[Path, Stage]]
 
+VERDICTS = (*(str(judge.model_fields["critic"].annotation.__args__[0]) for judge in JUDGES), "estimate", "value")  # type: ignore[union-attr]
+"""Names of verdicts: those of judges, what the critic of a search said of a turn, and what the search made of it."""
+
 
 def problems(recipe: Recipe) -> list[Problem]:
     """Everything that is wrong between the parts of a recipe."""
@@ -37,6 +40,7 @@ def problems(recipe: Recipe) -> list[Problem]:
         *_environments(recipe, stages),
         *_numbers(recipe, stages),
         *_datasets(stages),
+        *_verdicts(stages),
         *selection_problems(stages),
         *flow_problems(recipe),
     ]
@@ -158,6 +162,16 @@ def _datasets(stages: Stages) -> Iterator[Problem]:
         if published and named and len(named) == len(stage.inputs) and all(isinstance(maker, Sample) for _, maker in named):
             name = named[0][0]
             yield Problem((*path, "from"), f"no critic has looked for the first error in {name!r}", expected="a 'judge' with first_error")
+
+
+def _verdicts(stages: Stages) -> Iterator[Problem]:
+    """Verdicts that a build weighs are those of some critic; a stage in `python` may give others."""
+    if any(isinstance(stage, Python) for _, stage in stages):
+        return
+    for path, stage in stages:
+        for name in stage.verdicts if isinstance(stage, TreeBuild) else ():
+            if name not in VERDICTS:
+                yield _unknown((*path, "verdicts", name), "critic", name, VERDICTS)
 
 
 def _rows_of_a_kind(stage: Train, path: Path, named: list[tuple[str, Stage]]) -> Iterator[Problem]:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from agentloop.cli.main import run as agentloop
+from agentloop.dataset.store import ParquetRows
 from agentloop.run.journal import Entry, Journal
 from agentloop.trace.ledger import Ledger
 from agentloop.trace.store import TreeWriter, read_trees
@@ -104,8 +105,11 @@ def test_rubric_pairwise_and_outcome_in_a_chain(judged_run: Callable[..., tuple[
             "judge: {id: scores, from: outcomes, critic: rubric, rubric: counts well, max_tokens: 40, role: other}",
         ),
         ("seed: 3", "seed: 3\nroles: {other: {adapter: false, prompt: You are strict.}}"),
+        ("from: trees, dataset: self_imitation", "from: scores, dataset: self_imitation, verdicts: {rubric: 0.5}, min_reward: 3"),
     )
     assert code == 0
+    rows = list(ParquetRows(out / "iterations/000/rows/rows.parquet"))
+    assert rows and {(row.reward, row.provenance.verdicts) for row in rows} == {(3.0, ("rubric",))}, "1 of the environment, 2 of the critic"
     for tree in trees_of(out, "scores"):
         leaves = {leaf.id for leaf in tree.leaves()}
         by_critic = {critic: {verdict.turn for verdict in tree.verdicts if verdict.critic == critic} for critic in ("outcome", "rubric")}

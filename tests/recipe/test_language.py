@@ -111,7 +111,7 @@ def test_the_engine_and_the_language_agree_on_what_can_be_served() -> None:
 
 
 def test_the_builder_knows_the_settings_of_self_imitation() -> None:
-    mine = {name for name in SelfImitation.model_fields if name not in ("id", "when", "from_", "size", "into", "verdicts", "dataset")}
+    mine = {name for name in SelfImitation.model_fields if name not in ("id", "when", "from_", "size", "into", "dataset")}
     assert mine == {field.name for field in fields(Settings)}
 
 
