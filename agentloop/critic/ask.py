@@ -64,6 +64,7 @@ class ModelJudge:
         settings: How.
         stage: Id of the stage that judges, kept with each verdict.
         progress: Where answers are counted.
+        slots: Bounds the requests at the judge, where several share it; None bounds this one's own by `settings.concurrency`.
     """
 
     def __init__(
@@ -74,13 +75,14 @@ class ModelJudge:
         *,
         stage: str = "judge",
         progress: JudgeProgress | None = None,
+        slots: asyncio.Semaphore | None = None,
     ) -> None:
         self._critic = critic
         self._respondent = respondent
         self._settings = settings
         self._stage = stage
         self._progress = progress or JudgeProgress(stage, 0)
-        self._slots = asyncio.Semaphore(settings.concurrency)
+        self._slots = slots or asyncio.Semaphore(settings.concurrency)
 
     async def judge(self, tree: Tree) -> Judged:
         """The tree with its verdicts. Questions that were not answered have none, and nor have those that depend on them."""

@@ -133,7 +133,7 @@ class _EngineDialogue:
 
 @dataclass(frozen=True, slots=True)
 class ChatRespondent:
-    """A model behind a URL; it cannot be held to choices.
+    """A model behind a URL; it is held to choices where its server can be (`agentloop.engine.structured`).
 
     Attributes:
         server: Answers.
@@ -162,7 +162,7 @@ class _ChatDialogue:
     async def ask(self, text: str, request: Request) -> Turn:
         messages = [*self._messages, {"role": "user", "content": text}]
         answer = await self._respondent.server.complete(
-            messages, max_tokens=request.max_tokens, temperature=request.temperature, seed=request.seed
+            messages, max_tokens=request.max_tokens, temperature=request.temperature, seed=request.seed, choices=request.choices
         )
         self._messages = [*messages, {"role": "assistant", "content": answer.text}]
         return Turn(
@@ -178,7 +178,8 @@ class _ChatDialogue:
             finish=answer.finish,
             seat="critic",
             role=self._respondent.role,
-            info={"question": text, "prompt_tokens": answer.prompt_tokens, "completion_tokens": answer.completion_tokens},
+            info={"question": text, "prompt_tokens": answer.prompt_tokens, "completion_tokens": answer.completion_tokens}
+            | ({"constrained": True} if answer.held else {}),
             seconds=(answer.seconds, 0.0),
         )
 

@@ -99,7 +99,7 @@ class ScoringJudge:
         verdicts, turns = [], []
         for path, score in zip(paths, scores, strict=True):
             judged = path[-1]
-            turn = self._turn(f"{judged.id}/{mark}.0.0", judged, score)
+            turn = scoring_turn(f"{judged.id}/{mark}.0.0", judged, score, model=self._scorer.name, role=self._role)
             turns.append(turn)
             verdicts.append(Verdict("scoring", judged.id, score.value, score.label, (turn.id,), self._stage))
             self._progress.add(turn, 0)
@@ -116,18 +116,20 @@ class ScoringJudge:
                     seen.add(path[length - 1].id)
                     yield path[:length]
 
-    def _turn(self, name: str, judged: Turn, score: Score) -> Turn:
-        return Turn(
-            id=name,
-            parent=judged.id,
-            extends=None,
-            fresh="critic",
-            prompt_ids=(),
-            completion_ids=(),
-            logprobs=None,
-            text=f"{score.value:g}",
-            draw=Draw(self._scorer.name, 0.0, kind="foreign"),
-            seat="critic",
-            role=self._role,
-            info={"prompt_tokens": score.tokens, "completion_tokens": 0},
-        )
+
+def scoring_turn(name: str, judged: Turn, score: Score, *, model: str, role: str) -> Turn:
+    """What a scoring model said of `judged`, as a turn of that name."""
+    return Turn(
+        id=name,
+        parent=judged.id,
+        extends=None,
+        fresh="critic",
+        prompt_ids=(),
+        completion_ids=(),
+        logprobs=None,
+        text=f"{score.value:g}",
+        draw=Draw(model, 0.0, kind="foreign"),
+        seat="critic",
+        role=role,
+        info={"prompt_tokens": score.tokens, "completion_tokens": 0},
+    )

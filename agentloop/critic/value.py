@@ -2,11 +2,13 @@
 
 The role scores how likely the task is to be done from here, from 1 to `scale`; the value is the score's place between the two (Tree of
 Thoughts, arXiv:2305.10601, section 3, values states so; LATS, arXiv:2310.04406, section 4, uses it in tree search). `ValueCritic` is what
-`agentloop.sampling.search` asks of a critic: one turn at a time, which may be a candidate that has not acted yet.
+`agentloop.sampling.search` asks of a critic: one turn at a time, which may be a candidate that has not acted yet. Its verdicts are named
+`estimate`; "value" is what the search itself made of them (`agentloop.trace.search_statistics`).
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,6 +23,9 @@ from agentloop.critic.transcript import log, quoted, task
 from agentloop.engine.base import EngineFailure
 from agentloop.trace.tree import Tree, Turn, Verdict
 from agentloop.trace.verdict import UNPARSABLE, steps
+
+ESTIMATE = "estimate"
+"""Name of the verdicts of whoever values the turns of a search."""
 
 PROMPT = (
     "An agent is in the middle of a task in an interactive environment. Score how likely it is to succeed from here, from 1 (it will not) "
@@ -44,7 +49,7 @@ class Value:
 
     @property
     def name(self) -> str:
-        return "value"
+        return ESTIMATE
 
     @property
     def form(self) -> Form:
@@ -79,8 +84,9 @@ class ValueCritic:
 
     Args:
         respondent: Who is asked.
-        settings: How; its `concurrency` bounds each judgement's own requests, the search bounds how many there are.
-        scale: Highest score.
+        settings: How; its `concurrency` bounds the requests of all judgements together.
+        scale: Highest score, at least 2.
+        prompt: What is asked, in place of `PROMPT`; see `Value`.
         stage: Id of the stage that searches, kept with each verdict.
         progress: Where answers are counted.
     """
@@ -91,19 +97,22 @@ class ValueCritic:
         settings: AskSettings | None = None,
         *,
         scale: int = 10,
+        prompt: str = PROMPT,
         stage: str = "search",
         progress: JudgeProgress | None = None,
     ) -> None:
         self._respondent = respondent
         self._settings = settings or AskSettings()
         self._scale = scale
+        self._prompt = prompt
+        self._slots = asyncio.Semaphore(self._settings.concurrency)
         self._stage = stage
         self._progress = progress or JudgeProgress(stage, 0)
 
     async def __call__(self, tree: Tree, turn: str, *, seed: int) -> tuple[Verdict, Sequence[Turn]]:
         """A verdict on `turn`, and the critic's own turns. Raises `EngineFailure`."""
-        critic = Value(turn, self._scale)
-        judge = ModelJudge(critic, self._respondent, self._settings, stage=self._stage, progress=self._progress)
+        critic = Value(turn, self._scale, self._prompt)
+        judge = ModelJudge(critic, self._respondent, self._settings, stage=self._stage, progress=self._progress, slots=self._slots)
         judged = await judge.judge(replace(tree, seed=seed))
         for failure in judged.failures:
             raise EngineFailure(failure.kind.removeprefix("engine."), failure.message)

@@ -4,20 +4,25 @@ Of each tree, the trajectories whose return is at least `min_reward` and whose e
 short or that broke is no example of how to finish. Of trajectories that did the same (the same completion ids, turn by turn) the first
 is kept; of the rest the `best` by return, then by fewer turns, then in the order of the tree. Each segment of a kept trajectory is a
 row.
+
+Critics' verdicts can be added to the return, or stand in its place where the environment has none: best-of-n by a critic. A critic's
+value of a trajectory is the least that it gave to one of its turns (as B-STaR adds a process reward, arXiv:2412.17256); a critic of whole
+episodes gives one only, to the last. A trajectory of which a critic has no value, since it did not look or could not be read, is left out.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agentloop.dataset.row import Row
 from agentloop.dataset.segment_row import segment_row
 from agentloop.dataset.trajectory import OVERFLOW_REASONS
 from agentloop.trace.segment import TRAINS
-from agentloop.trace.tree import Tree, Turn
+from agentloop.trace.tree import Tree, Turn, Verdict
+from agentloop.trace.verdict import verdicts_by_turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +30,7 @@ class Settings:
     """What the recipe's `build` stage may say of `dataset: self_imitation`.
 
     Attributes:
-        min_reward: Least return of an episode.
+        min_reward: Least return of an episode, the verdicts' shares included.
         best: Most trajectories a tree (that is, a task of one `sample` stage); None keeps all.
         per_task: Most rows a task over all trees; None means no cap.
         deduplicate: Whether trajectories of a task that did the same count once.
@@ -33,6 +38,7 @@ class Settings:
         seat: Only turns of this seat; None means every seat.
         train_after_overflow: Whether segments that began with a dropped window or a summary train too (their ids are what the model
             saw there).
+        verdicts: By a critic's name the weight with which its value of a trajectory is added to the return.
     """
 
     min_reward: float = 1.0
@@ -42,6 +48,7 @@ class Settings:
     role: str | None = None
     seat: str | None = None
     train_after_overflow: bool = False
+    verdicts: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -67,8 +74,7 @@ def build(trees: Iterable[Tree], settings: Settings = Settings(), *, stage: str 
 def rows_of(tree: Tree, settings: Settings, memory: Memory, *, stage: str, iteration: int) -> Iterator[Row]:
     """Rows of the best trajectories of one tree, given what earlier trees have left in `memory`."""
     written: set[tuple[str, ...]] = set()  # paths of a search share segments; each is a row once
-    for leaf, seat in _best(tree, settings, memory.seen):
-        reward = tree.episode_return(leaf.id, seat=seat)
+    for leaf, seat, reward in _best(tree, settings, memory.seen):
         for segment in tree.segments(leaf.id, seat=seat):
             turns = tuple(turn.id for turn in segment)
             if turns in written or not _trains(segment, settings):
@@ -77,7 +83,7 @@ def rows_of(tree: Tree, settings: Settings, memory: Memory, *, stage: str, itera
                 break
             memory.rows[tree.task] += 1
             written.add(turns)
-            yield segment_row(tree, segment, reward=reward, stage=stage, iteration=iteration)
+            yield segment_row(tree, segment, reward=reward, stage=stage, iteration=iteration, verdicts=tuple(settings.verdicts))
 
 
 def _trains(segment: Sequence[Turn], settings: Settings) -> bool:
@@ -87,12 +93,15 @@ def _trains(segment: Sequence[Turn], settings: Settings) -> bool:
     return any(turn.completion_ids and not turn.given for turn in segment)
 
 
-def _best(tree: Tree, settings: Settings, seen: set[bytes]) -> list[tuple[Turn, str]]:
-    """The (leaf, seat) pairs of the tree to train on, best first where `best` limits them, else in the order of the tree."""
+def _best(tree: Tree, settings: Settings, seen: set[bytes]) -> list[tuple[Turn, str, float]]:
+    """(leaf, seat, return) of what is to be trained on, best first where `best` limits it, else in the order of the tree. Verdicts have
+    their share in the return.
+    """
+    judged = {critic: verdicts_by_turn(tree, critic) for critic in settings.verdicts}
     found: list[tuple[float, int, int, Turn, str]] = []
     for order, (leaf, seat) in enumerate(_finished(tree, settings)):
-        reward = tree.episode_return(leaf.id, seat=seat)
-        if reward < settings.min_reward:
+        said = _said(tree.path(leaf.id), settings.verdicts, judged)
+        if said is None or (reward := tree.episode_return(leaf.id, seat=seat) + said) < settings.min_reward:
             continue
         turns = [turn for turn in tree.path(leaf.id) if turn.seat == seat]
         if settings.deduplicate:
@@ -103,7 +112,19 @@ def _best(tree: Tree, settings: Settings, seen: set[bytes]) -> list[tuple[Turn, 
         found.append((-reward, len(turns), order, leaf, seat))
     if settings.best is not None:
         found = sorted(found, key=lambda entry: entry[:3])[: settings.best]
-    return [(leaf, seat) for *_, leaf, seat in found]
+    return [(leaf, seat, -lost) for lost, _, _, leaf, seat in found]
+
+
+def _said(path: Sequence[Turn], weights: Mapping[str, float], judged: Mapping[str, Mapping[str, Verdict]]) -> float | None:
+    """What critics add to the return of a trajectory; None where one of them has no value of it."""
+    total = 0.0
+    for critic, weight in weights.items():
+        values = [judged[critic][turn.id].value for turn in path if turn.id in judged[critic]]
+        known = [value for value in values if value is not None]
+        if not known or len(known) < len(values):
+            return None
+        total += weight * min(known)
+    return total
 
 
 def _finished(tree: Tree, settings: Settings) -> Iterator[tuple[Turn, str]]:

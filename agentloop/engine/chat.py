@@ -2,6 +2,9 @@
 
 Such a model has a tokenizer of its own, so its turns hold no ids and nothing can train on them (`Turn.foreign`). Passing faults (a
 connection that broke, 429, a 5xx) are tried again a bounded number of times; what was refused or took too long is not.
+
+An answer can be held to one of a few texts where the server takes one of the fields that do so (`agentloop.engine.structured`). A server
+that refuses the field is asked without it from then on.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -18,6 +21,7 @@ import aiohttp
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from agentloop.engine.base import EngineFailure
+from agentloop.engine.structured import StructuredOutputs
 from agentloop.errors import Mistake
 
 TOO_MANY = 429
@@ -35,6 +39,7 @@ class ChatAnswer:
         prompt_tokens: As the server counts them; 0 where it does not say.
         completion_tokens: Likewise.
         seconds: Wall-clock seconds.
+        held: Whether the server held the answer to the choices; `text` is then the choice, without what the field wraps around it.
     """
 
     text: str
@@ -42,10 +47,19 @@ class ChatAnswer:
     prompt_tokens: int
     completion_tokens: int
     seconds: float
+    held: bool = False
 
 
 class _PassingFault(Exception):
-    """A fault that may be gone at the next try."""
+    """A fault that may be gone at the next try.
+
+    Attributes:
+        status: What the server answered; None where it did not.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        self.status = status
+        super().__init__(message)
 
 
 class ChatServer:
@@ -58,6 +72,7 @@ class ChatServer:
         request_timeout: Seconds until a request must be answered.
         retries: How often a request is sent again after a passing fault.
         pause: Seconds that the first pause before a retry may last; the later ones are longer, up to 20.
+        structured: How answers are held to choices; None asks for nothing.
 
     Raises:
         Mistake: The environment variable is not set.
@@ -72,6 +87,7 @@ class ChatServer:
         request_timeout: float = 600.0,
         retries: int = 3,
         pause: float = 0.5,
+        structured: StructuredOutputs | None = None,
     ) -> None:
         self.url = url.rstrip("/").removesuffix("/v1") + "/v1"
         self._model = model
@@ -80,6 +96,7 @@ class ChatServer:
         self._retries = retries
         self._pause = pause
         self._limit_key = LIMIT_KEYS[0]
+        self.structured = structured
         self._session: aiohttp.ClientSession | None = None
         if key is not None and not self._key:
             raise Mistake(f"the environment variable {key} is not set", expected=f"the key for {self.url} in it")
@@ -99,13 +116,50 @@ class ChatServer:
             self._model = names[0]
 
     async def complete(
-        self, messages: Sequence[dict[str, str]], *, max_tokens: int, temperature: float, seed: int | None = None
+        self,
+        messages: Sequence[dict[str, str]],
+        *,
+        max_tokens: int,
+        temperature: float,
+        seed: int | None = None,
+        choices: Sequence[str] = (),
     ) -> ChatAnswer:
-        """One answer to a chat. Raises `EngineFailure`."""
+        """One answer to a chat. Raises `EngineFailure`.
+
+        Args:
+            messages: The chat.
+            max_tokens: Most tokens of the answer; for one of `choices` at least as many as it may need.
+            temperature: 0 is greedy.
+            seed: Of the draw; None sends none.
+            choices: Texts of which the answer is to be one, where the server can be held to that; () leaves it free.
+        """
         await self.connect()
         body: dict[str, Any] = {"model": self._model, "messages": list(messages), "temperature": temperature}
         if seed is not None:
             body["seed"] = seed
+        structured = self.structured
+        if structured is None or not choices or structured.taken is False:
+            if structured is not None and choices:
+                structured.refused += 1
+            return await self._answer(body, max_tokens)
+        limit = max(max_tokens, structured.room(choices))
+        try:
+            answer = await self._answer(body | structured.request(choices), limit)
+        except EngineFailure as failure:
+            if structured.taken or not _may_be_the_field(failure):
+                raise
+            plain = await self._answer(body, max_tokens)  # raises if it was not the field
+            structured.refused += 1
+            structured.refusal = structured.refusal or str(failure)[:500]
+            return plain
+        choice = structured.read(answer.text, choices)
+        if choice is not None:
+            structured.held += 1
+            return replace(answer, text=choice, held=True)
+        structured.ignored += 1
+        return answer
+
+    async def _answer(self, body: dict[str, Any], max_tokens: int) -> ChatAnswer:
         began = time.monotonic()
         what = f"an answer of up to {max_tokens} tokens"
         try:
@@ -163,7 +217,7 @@ class ChatServer:
         except (aiohttp.ClientError, ConnectionError) as error:
             raise _PassingFault(f"{type(error).__name__}: {error}") from error
         if response.status == TOO_MANY or response.status >= 500:
-            raise _PassingFault(f"HTTP {response.status}: {text[:500]}")
+            raise _PassingFault(f"HTTP {response.status}: {text[:500]}", response.status)
         if response.status >= 400:
             kind = "context" if "context length" in text.lower() or "context_length" in text.lower() else "request"
             raise EngineFailure(kind, f"{self.url} refused to give {what}: HTTP {response.status}: {text[:1000]}")
@@ -172,3 +226,9 @@ class ChatServer:
         except ValueError as error:
             raise EngineFailure("request", f"{self.url} did not answer with JSON: {text[:500]}") from error
         return parsed if isinstance(parsed, dict) else {"answer": parsed}
+
+
+def _may_be_the_field(failure: EngineFailure) -> bool:
+    """Whether a server may have failed because of a field that it does not know: it refused the request, or broke over it each time."""
+    cause = failure.__cause__
+    return failure.kind == "request" or (isinstance(cause, _PassingFault) and (cause.status or 0) >= 500)

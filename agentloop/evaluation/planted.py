@@ -156,7 +156,7 @@ class Planter:
             for number, said in enumerate([action, *(turn.text for turn in path[index + 1 :])]):
                 result = await player.step(said)
                 total += result.reward
-                turns.append(_authored(f"{name}.{number}", parent, said, result, {PLANTED: True} if number == 0 else {}))
+                turns.append(authored_turn(f"{name}.{number}", parent, said, result, {PLANTED: True} if number == 0 else {}))
                 parent = turns[-1].id
                 if result.done or result.truncated:
                     break
@@ -173,7 +173,8 @@ def planted_error(tree: Tree, leaf_id: str) -> Turn | None:
     return next((turn for turn in tree.path(leaf_id) if turn.info.get(PLANTED) is True), None)
 
 
-def _authored(name: str, parent: str | None, said: str, result: StepResult, info: dict[str, bool]) -> Turn:
+def authored_turn(name: str, parent: str | None, said: str, result: StepResult, info: dict[str, bool] | None = None) -> Turn:
+    """A turn that was written and really played: `said`, and what came back."""
     return Turn(
         id=name,
         parent=parent,
@@ -189,5 +190,5 @@ def _authored(name: str, parent: str | None, said: str, result: StepResult, info
         reward=result.reward,
         done=result.done,
         finish="authored",
-        info=info,
+        info=info or {},
     )

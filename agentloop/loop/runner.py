@@ -22,6 +22,7 @@ from agentloop.loop.context import FINAL, Context, Outcome, StageRun
 from agentloop.loop.stages import STAGES
 from agentloop.recipe.judge import Judge
 from agentloop.recipe.recipe import Recipe
+from agentloop.recipe.sample import critic_of
 from agentloop.recipe.stage import Stage, When
 from agentloop.run.journal import Entry
 from agentloop.trace.hash import content_hash
@@ -106,10 +107,21 @@ def fingerprint(run: StageRun, context: Context) -> str:
 
 
 def _judge_of(run: StageRun, recipe: Recipe) -> dict[str, Any]:
-    """What a judging depends on beyond that, where another model judges; that of an adapter follows from what was trained."""
-    if not isinstance(run.stage, Judge) or recipe.role(run.stage.role).kind not in ("url", "scoring"):
+    """What a judging depends on beyond that, where another model judges, or one of another prompt; an adapter follows from what was
+    trained.
+    """
+    name = _judging_role(run.stage)
+    if name is None or (recipe.role(name).kind not in ("url", "scoring") and recipe.role(name).prompt is None):
         return {}
-    return {"judge": recipe.role(run.stage.role).model_dump(mode="json")}
+    return {"judge": recipe.role(name).model_dump(mode="json")}
+
+
+def _judging_role(stage: Stage) -> str | None:
+    """The role that judges in a stage, or that values what its search finds; None where nobody does."""
+    if isinstance(stage, Judge):
+        return stage.role
+    critic = critic_of(stage)
+    return None if critic is None else critic.role
 
 
 def _begin(recipe: Recipe, context: Context) -> None:
@@ -130,8 +142,9 @@ def _begin(recipe: Recipe, context: Context) -> None:
 def _check_keys(recipe: Recipe) -> None:
     """Keys of models behind URLs must be there before hours have gone by. Raises `Mistake`."""
     for stage in recipe.all_stages():
-        if isinstance(stage, Judge) and (key := recipe.role(stage.role).key) is not None and not os.environ.get(key):
-            raise Mistake(f"the environment variable {key} is not set", expected=f"the key of role {stage.role!r} in it")
+        name = _judging_role(stage)
+        if name is not None and (key := recipe.role(name).key) is not None and not os.environ.get(key):
+            raise Mistake(f"the environment variable {key} is not set", expected=f"the key of role {name!r} in it")
 
 
 def _is_finished(run: StageRun, context: Context) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from agentloop.recipe.build import Build, Mix
+from agentloop.recipe.build import Build, Mix, SelfImitation
 from agentloop.recipe.check import named_roles
 from agentloop.recipe.control import Python
 from agentloop.recipe.flow import artifacts_of
@@ -16,7 +16,7 @@ from agentloop.recipe.judge import Judge
 from agentloop.recipe.measure import Evaluate
 from agentloop.recipe.problem import Problem
 from agentloop.recipe.recipe import Recipe
-from agentloop.recipe.sample import Beam, Play, Sample, TreeSearch
+from agentloop.recipe.sample import Beam, Play, Sample, TreeSearch, critic_of
 from agentloop.recipe.settings import ArtifactType
 from agentloop.recipe.source import Path
 from agentloop.recipe.stage import Stage
@@ -42,6 +42,7 @@ AVAILABLE: dict[str, frozenset[str]] = {
             "a measurement of trees",
             "a mix of rows",
             "'start_from'",
+            "'critic' of a sample",
         }
     ),
 }
@@ -69,19 +70,19 @@ PARTS = (
     "'critic' of a sample",
     "'draw: admissible' outside mcts and beam",
     "'seat' of a build",
-    "'verdicts' of a build",
+    "'verdicts' of a build other than self_imitation",
     "'stores'",
     "'into'",
     "'lineage: archive'",
     "'placement'",
-    "'prompt' of a role outside 'judge'",
-    "a role behind a URL outside 'judge'",
-    "a scoring model outside 'judge'",
+    "'prompt' of a role that does not judge",
+    "a role behind a URL that does not judge",
+    "a scoring model that does not judge",
     "an embedder as a judge",
     "a second training of a role in one iteration",
 )
 
-_ROLES = {"url": "a role behind a URL outside 'judge'", "scoring": "a scoring model outside 'judge'"}
+_ROLES = {"url": "a role behind a URL that does not judge", "scoring": "a scoring model that does not judge"}
 
 
 def unavailable(recipe: Recipe) -> list[Problem]:
@@ -114,18 +115,18 @@ def _of_recipe(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _of_roles(recipe: Recipe) -> Iterator[Problem]:
-    """Judges may be any role; whoever plays must be on the engine, with the environment's own system prompt."""
+    """Judges, and critics of a search, may be any role; whoever plays must be on the engine, with the environment's own system prompt."""
     for path, stage in stages_of(recipe):
         for where, name in named_roles(path, stage):
             role = recipe.role(name)
-            if isinstance(stage, Judge):
+            if isinstance(stage, Judge) or where == (*path, "critic"):
                 if role.scoring == "embedder":
                     yield from _missing("part", "an embedder as a judge", where)
                 continue
             if role.kind in _ROLES:
                 yield from _missing("part", _ROLES[role.kind], where)
             if role.prompt is not None:
-                yield from _missing("part", "'prompt' of a role outside 'judge'", where)
+                yield from _missing("part", "'prompt' of a role that does not judge", where)
 
 
 def _of_stage(types: dict[str, ArtifactType], path: Path, stage: Stage) -> Iterator[Problem]:
@@ -169,7 +170,7 @@ def _of_sample(path: Path, stage: Sample) -> Iterator[Problem]:
             yield from _missing("part", repr(key), (*path, key))
     if stage.from_ is not None:
         yield from _missing("part", "'from' of a sample", (*path, "from"))
-    if getattr(stage, "critic", None) is not None:
+    if critic_of(stage) is not None:
         yield from _missing("part", "'critic' of a sample", (*path, "critic"))
     if stage.draw == "admissible" and not isinstance(stage, Beam | TreeSearch):
         yield from _missing("part", "'draw: admissible' outside mcts and beam", (*path, "draw"))
@@ -178,6 +179,7 @@ def _of_sample(path: Path, stage: Sample) -> Iterator[Problem]:
 def _of_build(types: dict[str, ArtifactType], path: Path, stage: Build) -> Iterator[Problem]:
     if isinstance(stage, Mix):
         yield from _missing("part", f"a mix of {types[stage.id]}", (*path, "mix"))
-    for key in ("seat", "verdicts"):
-        if getattr(stage, key, None):
-            yield from _missing("part", f"{key!r} of a build", (*path, key))
+    if getattr(stage, "seat", None):
+        yield from _missing("part", "'seat' of a build", (*path, "seat"))
+    if getattr(stage, "verdicts", None) and not isinstance(stage, SelfImitation):
+        yield from _missing("part", "'verdicts' of a build other than self_imitation", (*path, "verdicts"))

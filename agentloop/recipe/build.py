@@ -68,7 +68,7 @@ class TreeBuild(Build):
     seat: Name | None = None
     """Only turns of this seat; null is all of the role's."""
     verdicts: dict[str, Scheduled[Number]] = {}
-    """Weights of critics' verdicts, which are added to the return."""
+    """Weights of critics' verdicts, by the critic's name, which are added to the return: of each the least that it gave on the way."""
 
 
 class SelfImitation(TreeBuild):

@@ -13,11 +13,11 @@ from agentloop.recipe.build import Preference, Reflection, TreeBuild
 from agentloop.recipe.control import Python
 from agentloop.recipe.flow import flow_problems
 from agentloop.recipe.holdings import holding_problems
-from agentloop.recipe.judge import ModelJudge, ScoringJudge
+from agentloop.recipe.judge import JUDGES, ModelJudge, ScoringJudge
 from agentloop.recipe.measure import Evaluate
 from agentloop.recipe.problem import Problem
 from agentloop.recipe.recipe import Recipe
-from agentloop.recipe.sample import Play, Sample
+from agentloop.recipe.sample import Play, Sample, critic_of
 from agentloop.recipe.schedule import Scheduled
 from agentloop.recipe.selection import selection_problems
 from agentloop.recipe.source import Path
@@ -26,6 +26,9 @@ from agentloop.recipe.train import PreferenceTrain, Train
 from agentloop.recipe.walk import grids, numbers_of, stages_of, within
 
 Stages = list[tuple[Path, Stage]]
+
+VERDICTS = (*(str(judge.model_fields["critic"].annotation.__args__[0]) for judge in JUDGES), "estimate", "value")  # type: ignore[union-attr]
+"""Names of verdicts: those of judges, what the critic of a search said of a turn, and what the search made of it."""
 
 
 def problems(recipe: Recipe) -> list[Problem]:
@@ -38,6 +41,7 @@ def problems(recipe: Recipe) -> list[Problem]:
         *_environments(recipe, stages),
         *_numbers(recipe, stages),
         *_datasets(stages),
+        *_verdicts(stages),
         *selection_problems(stages),
         *flow_problems(recipe),
         *holding_problems(recipe),
@@ -78,7 +82,9 @@ def _roles(recipe: Recipe, stages: Stages) -> Iterator[Problem]:
             kind = recipe.role(name).kind
             if isinstance(stage, Train) and kind != "adapter":
                 yield Problem(where, f"role {name!r} has no adapter, so it cannot be trained")
-            elif isinstance(stage, Play) and where[-1] != "critic" and kind == "scoring":
+            elif isinstance(stage, Sample) and where == (*path, "critic"):
+                yield from _critic(where, stage, kind)
+            elif isinstance(stage, Play) and kind == "scoring":
                 yield Problem(where, f"role {name!r} is a scoring model, so it cannot act")
             elif isinstance(stage, ModelJudge) and kind == "scoring":
                 yield Problem(where, f"role {name!r} is a scoring model, so it cannot answer", expected="critic: scoring, or another role")
@@ -88,6 +94,13 @@ def _roles(recipe: Recipe, stages: Stages) -> Iterator[Problem]:
         most = recipe.engine.max_lora_rank
         if isinstance(stage, Train) and stage.rank > most:
             yield Problem((*path, "rank"), "the engine does not serve this rank", stage.rank, f"at most {most} (engine.max_lora_rank)")
+
+
+def _critic(where: Path, stage: Sample, kind: str) -> Iterator[Problem]:
+    """Whoever values the turns of a search: a scoring model is told nothing of how it is asked."""
+    critic = critic_of(stage)
+    if kind == "scoring" and critic is not None and not critic.by_role_alone:
+        yield Problem(where, f"role {critic.role!r} is a scoring model, which is not asked anything", expected=f"critic: {critic.role}")
 
 
 def _slots(recipe: Recipe) -> Iterator[Problem]:
@@ -106,9 +119,11 @@ def named_roles(path: Path, stage: Stage) -> Iterator[tuple[Path, str]]:
     if isinstance(stage, Sample):
         for name, seat in (stage.seats or {}).items():
             yield (*path, "seats", name), seat.role
-        for key in ("critic", "rollout"):
-            if getattr(stage, key, None) is not None:
-                yield (*path, key), getattr(stage, key)
+        critic, rollout = critic_of(stage), getattr(stage, "rollout", None)
+        if critic is not None:
+            yield (*path, "critic"), critic.role
+        if rollout is not None:
+            yield (*path, "rollout"), rollout
 
 
 def _environments(recipe: Recipe, stages: Stages) -> Iterator[Problem]:
@@ -149,6 +164,16 @@ def _datasets(stages: Stages) -> Iterator[Problem]:
         if published and named and len(named) == len(stage.inputs) and all(isinstance(maker, Sample) for _, maker in named):
             name = named[0][0]
             yield Problem((*path, "from"), f"no critic has looked for the first error in {name!r}", expected="a 'judge' with first_error")
+
+
+def _verdicts(stages: Stages) -> Iterator[Problem]:
+    """Verdicts that a build weighs are those of some critic; a stage in `python` may give others."""
+    if any(isinstance(stage, Python) for _, stage in stages):
+        return
+    for path, stage in stages:
+        for name in stage.verdicts if isinstance(stage, TreeBuild) else ():
+            if name not in VERDICTS:
+                yield _unknown((*path, "verdicts", name), "critic", name, VERDICTS)
 
 
 def _rows_of_a_kind(stage: Train, path: Path, named: list[tuple[str, Stage]]) -> Iterator[Problem]:

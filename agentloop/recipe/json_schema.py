@@ -51,6 +51,7 @@ SCHEDULE: dict[str, Any] = {
 SHORT_FORMS: dict[str, dict[str, Any]] = {
     "Environment": {"type": "string"},
     "Seat": {"type": "string"},
+    "Critic": {"type": "string"},
     "StartFrom": {"type": "string"},
     "Memory": {"type": "string"},
     "Lineage": {"enum": ["line", "archive"]},

@@ -27,6 +27,15 @@ class Judge(Work):
     """Share of questions that the judge's model fails to answer above which the run stops."""
 
 
+def votes_differ(value: object) -> object:
+    """What says how a model is asked, unless it asks several times for what is the same each time; before its numbers are read."""
+    if isinstance(value, dict) and value.get("temperature", 0.0) == 0.0:
+        votes = value.get("votes", 1)
+        if isinstance(votes, int) and votes > 1:
+            raise trouble("votes of a greedy judge are all the same", path=("votes",), found=votes, expected="a temperature above 0")
+    return value
+
+
 class ModelJudge(Judge):
     """A judge that asks a model."""
 
@@ -44,11 +53,7 @@ class ModelJudge(Judge):
     @model_validator(mode="before")
     @classmethod
     def _votes_differ(cls, value: object) -> object:
-        if isinstance(value, dict) and value.get("temperature", 0.0) == 0.0:
-            votes = value.get("votes", 1)
-            if isinstance(votes, int) and votes > 1:
-                raise trouble("votes of a greedy judge are all the same", path=("votes",), found=votes, expected="a temperature above 0")
-        return value
+        return votes_differ(value)
 
 
 class OutcomeJudge(Judge):

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from agentloop.recipe.check import named_roles
 from agentloop.recipe.control import Python, Repeat, Tune
 from agentloop.recipe.flow import Artifact, artifacts_of, data_reads
 from agentloop.recipe.recipe import Recipe
@@ -171,6 +172,7 @@ class _Planner:
             return []
         seats = getattr(stage, "seats", None) or {}
         names = [seat.role for seat in seats.values()] or [str(getattr(stage, "role", "actor"))]
+        names += [name for where, name in named_roles((), stage) if where in (("critic",), ("rollout",))]
         return [name for name in dict.fromkeys(names) if self.recipe.role(name).kind == "adapter"]
 
     def _input(self, reference: Reference, path: Path, clock: tuple[int, ...]) -> Input:

@@ -19,7 +19,7 @@ from agentloop.recipe.judge import Judge, ModelJudge
 from agentloop.recipe.part import Part
 from agentloop.recipe.recipe import Recipe
 from agentloop.recipe.reference import Reference
-from agentloop.recipe.sample import Memory, Sample, Seat, StartFrom
+from agentloop.recipe.sample import Critic, Memory, Sample, Seat, StartFrom
 from agentloop.recipe.schedule import Scheduled
 from agentloop.recipe.settings import Archive, Engine, Environment, Placement, Prompt, Role, Store
 from agentloop.recipe.stage import METRICS, When, Work
@@ -45,7 +45,12 @@ _PARTS: dict[str, type[Part]] = {
     "`placement`": Placement,
     "`when` and `until`": When,
 }
-_PARTS_OF_SAMPLE: dict[str, type[Part]] = {"`start_from`": StartFrom, "`seats: {NAME: ...}`": Seat, "`memory`": Memory}
+_PARTS_OF_SAMPLE: dict[str, type[Part]] = {
+    "`start_from`": StartFrom,
+    "`critic`": Critic,
+    "`seats: {NAME: ...}`": Seat,
+    "`memory`": Memory,
+}
 _NAMES = {int: "whole number", float: "number", bool: "true or false", str: "text"}
 
 

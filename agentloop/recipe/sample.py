@@ -5,8 +5,9 @@
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, Strict, model_serializer, model_validator
 
+from agentloop.recipe.judge import votes_differ
 from agentloop.recipe.part import Amount, Count, Flag, Name, NonNegative, NotEmpty, Part, Positive, PositiveShare, Share, trouble
 from agentloop.recipe.reference import Reference
 from agentloop.recipe.schedule import Scheduled
@@ -110,6 +111,38 @@ class Memory(Part):
         return {"from": value} if isinstance(value, str) else value
 
 
+class Critic(Part):
+    """Who values turns while a search goes on, and how it is asked: `critic: judge` is short for `critic: {role: judge}`. A scoring model
+    is not asked anything, so it has `role` alone.
+    """
+
+    role: Name
+    """Role that values: any, also one behind a URL or a scoring model."""
+    temperature: Scheduled[NonNegative] = Scheduled.constant(0.0)
+    """Sampling temperature of the critic; 0 is greedy."""
+    max_tokens: Scheduled[Count] = Scheduled.constant(256)
+    """Most tokens of an answer."""
+    votes: Scheduled[Count] = Scheduled.constant(1)
+    """Times that each question is asked; the value is the mean."""
+    scale: Annotated[int, Strict(), Field(ge=2)] = 10
+    """Highest score; the lowest is 1. The value is the score's place between the two."""
+    prompt: str | None = None
+    """What is asked, in place of the critic's own words; the episode and the form of the answer are added to it."""
+    concurrency: Count = 32
+    """Questions that are asked at once."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: object) -> object:
+        """`critic: judge` is short for `critic: {role: judge}`."""
+        return {"role": value} if isinstance(value, str) else votes_differ(value)
+
+    @property
+    def by_role_alone(self) -> bool:
+        """Whether nothing is said but who it is."""
+        return self == Critic(role=self.role)
+
+
 class Sample(Play):
     """Plays episodes and keeps every turn: makes trees."""
 
@@ -195,8 +228,8 @@ class BestOfN(Search):
     method: Literal["best_of_n"]
     width: Scheduled[Count] = Scheduled.constant(8)
     """Candidates a turn; without a critic, episodes."""
-    critic: Name | None = None
-    """Role that scores candidates; null is the environment's reward at the end of the episode."""
+    critic: Critic | None = None
+    """Who values candidates; null is the environment's reward at the end of the episode."""
 
 
 class Beam(Search):
@@ -209,8 +242,8 @@ class Beam(Search):
     """Candidates a turn of each."""
     deduplicate: Deduplicate = "effect"
     """Which candidates of a partial episode are one: those that did the same, those that said the same action, or none."""
-    critic: Name | None = None
-    """Role that scores partial episodes; null is the reward so far."""
+    critic: Critic | None = None
+    """Who values partial episodes; null is the reward so far."""
 
 
 class TreeSearch(Search):
@@ -234,8 +267,8 @@ class TreeSearch(Search):
     """Whether a negative reward ends a path, with the value 0."""
     revisits: Literal["keep", "end"] = "keep"
     """Whether a path goes on or ends where it leads back to one of its own states; the environment must give snapshots to tell."""
-    critic: Name | None = None
-    """Role that values leaves; null is the environment's reward at the end."""
+    critic: Critic | None = None
+    """Who values leaves; null is the environment's reward at the end."""
     rollout: Name | None = None
     """Role that plays on from leaves, whose return values them; null is the environment's reward at the end."""
 
@@ -248,6 +281,25 @@ class TreeSearch(Search):
         return self
 
 
+def critic_of(stage: object) -> Critic | None:
+    """Who values turns in this stage; None where nobody does, also in stages that do not search."""
+    return stage.critic if isinstance(stage, BestOfN | Beam | TreeSearch) else None
+
+
 SAMPLING: tuple[type[Sample], ...] = (GroupSample, BestOfN, Beam, TreeSearch)
 
-__all__ = ["SAMPLING", "Beam", "BestOfN", "GroupSample", "Memory", "Play", "Sample", "Search", "Seat", "StartFrom", "TreeSearch"]
+__all__ = [
+    "SAMPLING",
+    "Beam",
+    "BestOfN",
+    "Critic",
+    "GroupSample",
+    "Memory",
+    "Play",
+    "Sample",
+    "Search",
+    "Seat",
+    "StartFrom",
+    "TreeSearch",
+    "critic_of",
+]

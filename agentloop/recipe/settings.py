@@ -66,6 +66,10 @@ class Role(Part):
     """What kind of scoring model `model` is."""
     key: str | None = None
     """Name of the environment variable that holds the key for `url`. Never the key itself."""
+    structured_outputs: Literal["json_schema", "choice", "guided_choice"] | None = None
+    """How the server at `url` holds a judgement to its possible lines: by OpenAI's `response_format`, by vLLM's `structured_outputs`, or by
+    `guided_choice` of vLLM before 0.12; null asks for none of them.
+    """
     prompt: str | None = None
     """System prompt of the role, in place of the environment's."""
 
@@ -80,7 +84,7 @@ class Role(Part):
             value = {"adapter": False, **value}
             if "start" in value:
                 raise trouble("a role without an adapter is never trained, so it has no 'start'", path=("start",))
-        for word in ("scoring", "key"):
+        for word in ("scoring", "key", "structured_outputs"):
             needs = "model" if word == "scoring" else "url"
             if value.get(word) is not None and value.get(needs) is None:
                 raise trouble(f"{word!r} of a role needs {needs!r}", path=(word,))

@@ -73,11 +73,20 @@ class Stage(Part):
         found: dict[str, object] = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
-            if isinstance(value, Scheduled):
-                value = value.at(iteration, update) if value.shape not in ("grid", "tuned") else value.data()
+            if isinstance(value, dict):
+                value = {key: _plain(entry, iteration, update) for key, entry in value.items()}
+            else:
+                value = _plain(value, iteration, update)
             if name != "stages":
                 found[name.rstrip("_")] = value
         return found
+
+
+def _plain(value: object, iteration: int, update: int) -> object:
+    """A number at this iteration and update; what a `tune` stage decides, and whatever is no number, as it is written."""
+    if not isinstance(value, Scheduled):
+        return value
+    return value.at(iteration, update) if value.shape not in ("grid", "tuned") else value.data()
 
 
 class Work(Stage):

@@ -202,7 +202,7 @@ def _verdicts(entry: Entry) -> VerdictLine:
     return VerdictLine(
         stage=entry.stage,
         critic=str(said["critic"]),
-        adapter=str(entry.about.get("adapter", "")),
+        adapter=str(said.get("adapter", entry.about.get("adapter", ""))),
         verdicts=int(said["verdicts"]),
         labels={str(label): int(count) for label, count in said["labels"].items()},
         unparsable=int(said["unparsable"]),

@@ -118,7 +118,8 @@ class Turn:
         given: Whether the turn was taken over from another tree, on the way to the node that an episode started from. It was played and
             paid for there: here it is context, no episode of its own, and no builder trains on it.
         info: What the environment reports of the step (JSON values), shown and stored, never trained on. Of a foreign turn: "question",
-            the text that was asked, and "prompt_tokens" and "completion_tokens" as the model's server counts them.
+            the text that was asked, "prompt_tokens" and "completion_tokens" as the model's server counts them, and "constrained" where it
+            held the answer to choices.
         seconds: Wall-clock seconds of (generation, environment step); not part of the content hash.
         cached_tokens: Prompt tokens that the engine took from its prefix cache; not part of the content hash.
         spent: What else the engine was asked on the way to this turn.

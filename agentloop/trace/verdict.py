@@ -72,11 +72,13 @@ class VerdictCounts:
     mean: float | None
 
     @staticmethod
-    def of(trees: Iterable[Tree], stage: str) -> VerdictCounts:
-        """Count the verdicts of a stage."""
+    def of(trees: Iterable[Tree], stage: str, *, critic: str | None = None) -> VerdictCounts:
+        """Count the verdicts of a stage, all or those of one critic (a search adds what it knows of its nodes)."""
         labels: Counter[str] = Counter()
         verdicts, valued, total = 0, 0, 0.0
-        for verdict in (verdict for tree in trees for verdict in tree.verdicts if verdict.stage == stage):
+        for verdict in (verdict for tree in trees for verdict in tree.verdicts):
+            if verdict.stage != stage or critic not in (None, verdict.critic):
+                continue
             verdicts += 1
             if verdict.value is not None:
                 valued, total = valued + 1, total + verdict.value

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 
 from agentloop.critic import AskSettings
 from agentloop.critic.value import ValueCritic
-from agentloop.engine.base import EngineFailure
+from agentloop.engine.base import EngineFailure, Generation, GenerationRequest
 from agentloop.trace.verdict import UNPARSABLE
 from tests.critic.world import Judge, grow, respondent
 
@@ -18,7 +19,7 @@ TREE = grow(["a", "b", "c"])
 async def test_the_value_is_the_scores_place_between_the_lowest_and_the_highest() -> None:
     engine = Judge(lambda prompt: "Score: 4")
     verdict, turns = await ValueCritic(respondent(engine), scale=5, stage="trees")(TREE, "0.1", seed=9)
-    assert (verdict.critic, verdict.turn, verdict.value, verdict.label, verdict.stage) == ("value", "0.1", 0.75, "4", "trees")
+    assert (verdict.critic, verdict.turn, verdict.value, verdict.label, verdict.stage) == ("estimate", "0.1", 0.75, "4", "trees")
     assert verdict.turns == tuple(turn.id for turn in turns) == ("0.1/trees.0.0",)
     prompt = "".join(map(chr, engine.requests[0].prompt_ids))
     assert "> b\nWhat came back:\n> saw b" in prompt and "> c" not in prompt
@@ -48,6 +49,31 @@ async def test_a_judge_that_gives_way_is_a_failure_and_no_value() -> None:
     with pytest.raises(EngineFailure, match="do not fit") as caught:
         await ValueCritic(respondent(Judge(lambda prompt: "", max_model_len=50)))(TREE, "0.0", seed=1)
     assert caught.value.kind == "context"
+
+
+async def test_a_prompt_of_ones_own_stands_in_place_of_the_critics() -> None:
+    engine = Judge(lambda prompt: "Score: 3")
+    verdict, _ = await ValueCritic(respondent(engine), scale=3, prompt="Up to {scale}, how near is the door?")(TREE, "0.0", seed=1)
+    assert verdict.value == 1.0
+    asked = "".join(map(chr, engine.requests[0].prompt_ids))
+    assert "Up to 3, how near is the door?" in asked and "likely it is to succeed" not in asked
+
+
+async def test_all_judgements_together_keep_to_the_bound() -> None:
+    at_once = most = 0
+
+    class Slow(Judge):
+        async def generate(self, request: GenerationRequest) -> Generation:
+            nonlocal at_once, most
+            at_once += 1
+            most = max(most, at_once)
+            await asyncio.sleep(0.001)
+            at_once -= 1
+            return await super().generate(request)
+
+    critic = ValueCritic(respondent(Slow(lambda prompt: "Score: 3")), AskSettings(votes=3, temperature=1.0, concurrency=2))
+    await asyncio.gather(*(critic(TREE, turn, seed=1) for turn in ("0.0", "0.1", "0.2")))
+    assert most == 2
 
 
 def test_the_form_reads_no_other_scores() -> None:

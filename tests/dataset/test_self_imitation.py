@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentloop.dataset.self_imitation import Settings, build
-from agentloop.trace.tree import Draw, Failure, Turn
+from agentloop.trace.tree import Draw, Failure, Tree, Turn, Verdict
 from tests.dataset.handmade_trees import STOP, episode, tree
 
 
@@ -104,6 +104,31 @@ def test_only_turns_of_the_role_and_seat_make_rows():
         assert [(row.role, row.input_ids) for row in rows] == [("black", (100, 0, 2, STOP))]
     assert len(list(build([tree("a", game)], Settings(role="black", seat="white")))) == 0
     assert [row.role for row in build([tree("a", game)], Settings(min_reward=0.0))] == ["white", "black"]
+
+
+def judged(grown: Tree, critic: str, **values: float | None) -> Tree:
+    """The tree with verdicts; turn "1.0" is written `t1_0`."""
+    said = {name[1:].replace("_", "."): value for name, value in values.items()}
+    return grown.with_verdicts([Verdict(critic, turn, value, None if value is not None else "unparsable") for turn, value in said.items()])
+
+
+def test_a_critic_chooses_among_whole_episodes_where_the_environment_has_no_reward():
+    grown = tree("a", *(episode(k, [[k + 1]], reward=0.0) for k in range(4)))
+    rated = judged(grown, "rubric", t0_0=2.0, t1_0=5.0, t2_0=None)
+    (row,) = build([rated], Settings(min_reward=1.0, best=1, verdicts={"rubric": 0.5}), stage="rows")
+    assert (row.provenance.turns, row.reward, row.provenance.verdicts) == (("1.0",), 2.5, ("rubric",))
+    rest = kept([rated], min_reward=-9.0, verdicts={"rubric": 1.0})
+    assert rest == ["a:0.0", "a:1.0"], "what could not be read, and what nobody looked at, is not guessed"
+    assert kept([rated], min_reward=0.0) == ["a:0.0", "a:1.0", "a:2.0", "a:3.0"]
+
+
+def test_of_a_critic_of_steps_the_least_counts_and_is_added_to_the_return():
+    grown = tree("a", episode(0, [[1], [2]], reward=1.0), episode(1, [[3], [4]], reward=0.5))
+    rated = judged(judged(grown, "scoring", t0_0=-3.0, t0_1=1.0, t1_0=0.5, t1_1=0.0), "outcome", t0_1=1.0, t1_1=0.5)
+    rows = list(build([rated], Settings(min_reward=0.0, best=2, verdicts={"scoring": 0.2, "outcome": -1.0})))
+    assert [(row.provenance.turns, row.reward) for row in rows] == [(("1.0", "1.1"), 0.0)]
+    rows = list(build([rated], Settings(min_reward=-9.0, verdicts={"scoring": 0.2})))
+    assert [row.reward for row in rows] == [pytest.approx(0.4), pytest.approx(0.5)]
 
 
 def test_rows_without_plain_draws_carry_no_log_probabilities():

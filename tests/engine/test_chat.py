@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agentloop.engine.base import EngineFailure
-from agentloop.engine.chat import ChatServer
+from agentloop.engine.chat import ChatAnswer, ChatServer
+from agentloop.engine.structured import FIELDS, Field, StructuredOutputs
 from agentloop.errors import Mistake
+from tests.servers import TinyServer
 
 Handler = Callable[[dict[str, Any]], Awaitable[web.StreamResponse]]
 ASKED = [{"role": "user", "content": "hello"}]
@@ -121,6 +126,139 @@ async def test_a_server_that_insists_on_the_newer_name_of_the_limit_gets_it() ->
         for _ in range(2):
             assert (await server.complete(ASKED, max_tokens=9, temperature=0)).text == "hi"
     assert ["max_tokens" in body for body in asked] == [True, False, False]
+
+
+LINES = ("Judgement: Good", "Judgement: Bad")
+FIELD_OF = {"json_schema": "response_format", "choice": "structured_outputs", "guided_choice": "guided_choice"}
+
+
+def obedient(body: dict[str, Any]) -> web.Response:
+    """What a server says that takes the field: the last of the choices, which it finds where its kind of field has them."""
+    if "response_format" in body:
+        schema = body["response_format"]["json_schema"]["schema"]
+        (key,) = schema["required"]
+        return said(json.dumps({key: schema["properties"][key]["enum"][-1]}))
+    return said(body.get("guided_choice", body.get("structured_outputs", {}).get("choice"))[-1])
+
+
+async def judge(server: ChatServer, **options: Any) -> ChatAnswer:
+    return await server.complete(ASKED, **{"max_tokens": 9, "temperature": 0, "choices": LINES} | options)
+
+
+@pytest.mark.parametrize("field", FIELDS)
+async def test_an_answer_is_held_to_the_choices_by_the_field_that_the_server_knows(field: Field) -> None:
+    async def answer(body: dict[str, Any]) -> web.Response:
+        return obedient(body) if FIELD_OF[field] in body else said("I think so")
+
+    structured = StructuredOutputs(field)
+    async with fake_server(answer, structured=structured) as (server, asked):
+        first, second, free = await judge(server), await judge(server), await judge(server, choices=())
+    assert [(found.text, found.held) for found in (first, second, free)] == [("Judgement: Bad", True)] * 2 + [("I think so", False)]
+    assert [FIELD_OF[field] in body for body in asked] == [True, True, False]
+    assert asked[0]["max_tokens"] > 9, "what the field wraps around a choice needs room"
+    assert structured.told() == {"field": field, "held": 2, "ignored": 0, "refused": 0}
+
+
+@pytest.mark.parametrize("status", [400, 422, 500])
+async def test_a_server_that_refuses_the_field_is_asked_without_it_from_then_on(status: int) -> None:
+    async def answer(body: dict[str, Any]) -> web.Response:
+        if "response_format" in body:
+            return web.json_response({"error": {"message": "response_format: extra fields not permitted"}}, status=status)
+        return said("Judgement: Good")
+
+    structured = StructuredOutputs("json_schema")
+    async with fake_server(answer, structured=structured, retries=1) as (server, asked):
+        answers = [await judge(server) for _ in range(3)]
+    assert {(found.text, found.held) for found in answers} == {("Judgement: Good", False)}
+    with_field = ["response_format" in body for body in asked]
+    assert with_field == ([True, False, False, False] if status < 500 else [True, True, False, False, False])
+    assert (structured.held, structured.ignored, structured.refused) == (0, 0, 3) and "extra fields" in structured.refusal
+
+
+async def test_many_at_once_that_are_refused_are_all_answered() -> None:
+    async def answer(body: dict[str, Any]) -> web.Response:
+        if "structured_outputs" in body:
+            await asyncio.sleep(0.01)
+            return web.json_response({"error": "unknown field"}, status=400)
+        return said("Judgement: Good")
+
+    structured = StructuredOutputs("choice")
+    async with fake_server(answer, structured=structured) as (server, asked):
+        await asyncio.gather(*(judge(server) for _ in range(5)))
+        await asyncio.gather(*(judge(server) for _ in range(5)))
+    assert structured.refused == 10 and sum("structured_outputs" in body for body in asked) == 5
+
+
+async def test_a_server_that_overlooks_the_field_is_noticed() -> None:
+    async def answer(body: dict[str, Any]) -> web.Response:
+        return said("Well.\nJudgement: Good")
+
+    structured = StructuredOutputs("guided_choice")
+    async with fake_server(answer, structured=structured) as (server, _):
+        found = await judge(server)
+    assert (found.text, found.held) == ("Well.\nJudgement: Good", False), "to be read as strictly as any other"
+    assert (structured.held, structured.ignored, structured.refused) == (0, 1, 0)
+
+
+async def test_what_is_refused_with_and_without_the_field_is_refused() -> None:
+    async def answer(body: dict[str, Any]) -> web.Response:
+        return web.json_response({"error": "not today"}, status=403)
+
+    structured = StructuredOutputs("json_schema")
+    async with fake_server(answer, structured=structured) as (server, asked):
+        with pytest.raises(EngineFailure, match="not today"):
+            await judge(server)
+    assert len(asked) == 2 and structured.taken is None and not structured.refused
+
+
+async def test_a_server_that_took_the_field_before_does_not_refuse_it_now() -> None:
+    broken = False
+
+    async def answer(body: dict[str, Any]) -> web.Response:
+        return web.json_response({"error": "moderated"}, status=400) if broken else obedient(body)
+
+    structured = StructuredOutputs("json_schema")
+    async with fake_server(answer, structured=structured) as (server, asked):
+        await judge(server)
+        broken = True
+        with pytest.raises(EngineFailure, match="moderated"):
+            await judge(server)
+    assert len(asked) == 2 and structured.taken
+
+
+async def test_a_server_that_cannot_be_reached_is_not_asked_twice_as_often(unused_tcp_port: int) -> None:
+    server = ChatServer(f"http://127.0.0.1:{unused_tcp_port}", "large", retries=0, structured=StructuredOutputs("json_schema"))
+    with pytest.raises(EngineFailure, match="in 1 tries") as caught:
+        await judge(server)
+    await server.close()
+    assert caught.value.kind == "connection" and server.structured is not None and server.structured.taken is None
+
+
+@given(text=st.text(), choices=st.lists(st.text(min_size=1), min_size=1, unique=True))
+def test_only_a_choice_is_read_as_one(text: str, choices: list[str]) -> None:
+    structured = StructuredOutputs("json_schema")
+    for choice in choices:
+        written = json.dumps({"answer": choice})
+        assert structured.read(written, choices) == choice and len(written.encode()) < structured.room(choices)
+    for other in (text, [text], {"answer": text, "more": 1}, {"answer": [choices[0]]}, {"other": choices[0]}):
+        assert structured.read(json.dumps(other), choices) is None
+    if text not in choices:
+        assert structured.read(json.dumps({"answer": text}), choices) is None
+        assert StructuredOutputs("choice").read(text, choices) in (None, text.strip())
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize(("field", "held"), [("json_schema", True), ("choice", True), ("guided_choice", False)])
+async def test_vllm_keeps_to_its_own_fields_and_overlooks_the_one_that_it_had_before(
+    field: Field, held: bool, tiny_server: TinyServer
+) -> None:
+    structured = StructuredOutputs(field)
+    server = ChatServer(tiny_server.url, structured=structured, request_timeout=60)
+    room = 300 if field == "json_schema" else 40  # a random model writes much white space, which JSON allows
+    answers = await asyncio.gather(*(judge(server, temperature=1.0, seed=seed, max_tokens=room) for seed in range(2)))
+    await server.close()
+    assert [found.held for found in answers] == [held, held] and all(found.text in LINES for found in answers if held)
+    assert (structured.held, structured.ignored, structured.refused) == ((2, 0, 0) if held else (0, 2, 0))
 
 
 def test_the_address_may_end_with_or_without_the_version() -> None:

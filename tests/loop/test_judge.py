@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from agentloop.cli.main import run as agentloop
+from agentloop.dataset.store import ParquetRows
 from agentloop.run.journal import Entry, Journal
 from agentloop.trace.ledger import Ledger
 from agentloop.trace.store import TreeWriter, read_trees
@@ -32,6 +33,8 @@ def player(prompt_text, request):
         shown = re.findall(r"(?:saw first|came back):\\n> (\\d+)", prompt_text)
         right = int(said) == int(shown[-1] if "wrong" in prompt_text else shown[-2]) + 1
         return f"It said {said}.\\nJudgement: {'Good' if right else 'Bad'}"
+    if "how likely it is to succeed" in prompt_text:
+        return "Score: 7"
     if "against a rubric" in prompt_text:
         return "no score" if "Answer now" not in prompt_text else "Score: 4"
     return answer(prompt_text, request)
@@ -102,8 +105,11 @@ def test_rubric_pairwise_and_outcome_in_a_chain(judged_run: Callable[..., tuple[
             "judge: {id: scores, from: outcomes, critic: rubric, rubric: counts well, max_tokens: 40, role: other}",
         ),
         ("seed: 3", "seed: 3\nroles: {other: {adapter: false, prompt: You are strict.}}"),
+        ("from: trees, dataset: self_imitation", "from: scores, dataset: self_imitation, verdicts: {rubric: 0.5}, min_reward: 3"),
     )
     assert code == 0
+    rows = list(ParquetRows(out / "iterations/000/rows/rows.parquet"))
+    assert rows and {(row.reward, row.provenance.verdicts) for row in rows} == {(3.0, ("rubric",))}, "1 of the environment, 2 of the critic"
     for tree in trees_of(out, "scores"):
         leaves = {leaf.id for leaf in tree.leaves()}
         by_critic = {critic: {verdict.turn for verdict in tree.verdicts if verdict.critic == critic} for critic in ("outcome", "rubric")}
@@ -126,8 +132,10 @@ def test_each_role_judges_with_its_own_present_adapter(judged_run: Callable[...,
         "build: {id: lessons, from: theirs, dataset: self_imitation, best: 2, role: critic}",
         "train: {id: second, from: lessons, method: sft, epochs: 1, rank: 4, batch_size: 4, role: critic}",
     ]
+    search = "tasks: 2, max_tokens: 40, method: mcts, simulations: 2, width: 2, depth: 2"
+    searches = [f"sample: {{id: {key}d, {search}, {key}: critic}}" for key in ("critic", "rollout")]
     code, out = judged_run(
-        (evaluate, "".join(f"  - {stage}\n" for stage in (*train, *stages)) + evaluate),
+        (evaluate, "".join(f"  - {stage}\n" for stage in (*train, *stages, *searches)) + evaluate),
         ("seed: 3", "seed: 3\nroles: {critic: {adapter: true}, frozen: {adapter: false}}"),
     )
     assert code == 0
@@ -137,6 +145,12 @@ def test_each_role_judges_with_its_own_present_adapter(judged_run: Callable[...,
         assert turns and {turn.role for turn in turns} == {role}
         (versions[name],) = {turn.draw.adapter for turn in turns}
         assert versions[name] == entry_of(out, f"000/{name}").about["adapter"]
+    for key in ("critic", "rollout"):
+        turns = [turn for tree in trees_of(out, f"{key}d") for turn in tree.turns]
+        theirs = [turn for turn in turns if turn.from_critic or "~" in turn.id]
+        assert theirs and {(turn.role, turn.draw.adapter) for turn in theirs} == {("critic", versions["other"])}
+        assert {(turn.role, turn.draw.adapter) for turn in turns if turn not in theirs} == {("actor", versions["own"])}
+        assert entry_of(out, f"000/{key}d").about[key]["adapter"] == versions["other"]
     assert versions["own"].startswith("actor-000-") and versions["other"].startswith("critic-000-") and versions["bare"] == "base"
 
 
@@ -183,8 +197,10 @@ def test_a_scoring_model_judges(judged_run: Callable[..., tuple[int, Path]], toy
 
 
 @contextmanager
-def chat_server(text: str, seen: list[Any]) -> Iterator[str]:
-    """A server with the chat protocol, in a thread; `seen` gets the authorization and the body of every request."""
+def chat_server(text: str, seen: list[Any], *, refuses: str = "") -> Iterator[str]:
+    """A server with the chat protocol, in a thread; `seen` gets the authorization and the body of every request. It refuses what has the
+    field of that name, and knows no other that would hold its answers.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -192,7 +208,7 @@ def chat_server(text: str, seen: list[Any]) -> Iterator[str]:
             seen.append((self.headers["Authorization"], body))
             choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
             answer = json.dumps({"choices": [choice], "usage": {"prompt_tokens": 100, "completion_tokens": 7}}).encode()
-            self.send_response(200)
+            self.send_response(400 if refuses in body else 200)
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
             self.wfile.write(answer)
@@ -232,6 +248,32 @@ def test_a_model_behind_a_url_judges_and_its_turns_have_no_ids(
     assert entry_of(out, "000/errors").tokens == {"judged": 107 * len(seen), "turns": len(seen)}
     assert {key for key, _ in seen} == {"Bearer sk-secret"} and len({body["seed"] for _, body in seen}) == len(seen)
     assert not any(b"sk-secret" in file.read_bytes() for file in out.rglob("*") if file.is_file())
+
+
+@pytest.mark.parametrize(
+    ("field", "refuses", "note"),
+    [
+        ("json_schema", "response_format", "large at 127.0.0.1:{port} refuses json_schema: {count} answers were asked for without it"),
+        ("choice", "", "large at 127.0.0.1:{port} does not keep to choice: {count} answers were not held"),
+    ],
+)
+def test_what_a_server_does_with_structured_outputs_is_told(
+    field: str, refuses: str, note: str, judged_run: Callable[..., tuple[int, Path]]
+) -> None:
+    seen: list[Any] = []
+    with chat_server("I cannot say.", seen, refuses=refuses or "nothing") as url:
+        role = f"roles: {{far: {{url: '{url}', model: large, structured_outputs: {field}}}}}"
+        judge = "judge: {id: errors, from: trees, critic: first_error, role: far, concurrency: 1}"
+        code, out = judged_run(add(judge), ("seed: 3", f"seed: 3\n{role}"))
+    assert code == 0
+    entry = entry_of(out, "000/errors")
+    questions = entry.about["questions"]
+    assert entry.about["unreadable_answers"] == entry.about["asked_again"] == questions > 0, "an answer is never guessed"
+    told = entry.about["structured_outputs"]
+    assert (told["field"], told["held"], told["refused" if refuses else "ignored"]) == (field, 0, questions)
+    assert sum(key in body for _, body in seen for key in ("response_format", "structured_outputs")) == (1 if refuses else questions)
+    port = url.rpartition(":")[2].removesuffix("/v1")
+    assert entry.about["note"].endswith(note.format(port=port, count=questions))
 
 
 def test_a_key_that_is_missing_is_told_before_anything_runs(

@@ -15,6 +15,7 @@ from agentloop.dataset.self_imitation import Settings
 from agentloop.engine import settings as engine_settings
 from agentloop.engine.launch import slots
 from agentloop.engine.settings import RANKS, EngineSettings
+from agentloop.engine.structured import FIELDS
 from agentloop.model import ALIASES
 from agentloop.recipe import Recipe
 from agentloop.recipe import settings as recipe_settings
@@ -25,7 +26,7 @@ from agentloop.recipe.json_schema import stage_models
 from agentloop.recipe.part import Count, Part
 from agentloop.recipe.problem import Problem
 from agentloop.recipe.sample import Play
-from agentloop.recipe.settings import HIGHEST_RANK, Engine
+from agentloop.recipe.settings import HIGHEST_RANK, Engine, Role
 from agentloop.recipe.stage import METRICS
 from agentloop.recipe.stages import KINDS, WORDS
 from agentloop.recipe.surroundings import MODEL_ALIASES
@@ -98,6 +99,7 @@ def test_the_engine_block_is_the_engines_settings() -> None:
 def test_the_engine_and_the_language_agree_on_what_can_be_served() -> None:
     assert RANKS[-1] == HIGHEST_RANK
     assert recipe_settings.LORA_ARGUMENTS == engine_settings.LORA_ARGUMENTS
+    assert get_args(get_args(Role.model_fields["structured_outputs"].annotation)[0]) == FIELDS
     roles = {name: {"adapter": True} for name in ("critic", "judge")}
     stages = [{"sample": {}}]
 
@@ -109,7 +111,7 @@ def test_the_engine_and_the_language_agree_on_what_can_be_served() -> None:
 
 
 def test_the_builder_knows_the_settings_of_self_imitation() -> None:
-    mine = {name for name in SelfImitation.model_fields if name not in ("id", "when", "from_", "size", "into", "verdicts", "dataset")}
+    mine = {name for name in SelfImitation.model_fields if name not in ("id", "when", "from_", "size", "into", "dataset")}
     assert mine == {field.name for field in fields(Settings)}
 
 

@@ -133,8 +133,13 @@ def test_a_judge_may_be_any_role_and_a_player_may_not(folder: Path) -> None:
     Path("r.yaml").write_text(changed(judged))
     assert load("r.yaml", environments={"textcraft"}).role("far").kind == "url"
     assert message_of(changed({4: far, 6: "  - sample: {id: trees}\n  - sample: {id: more, role: far}"})) == (
-        "r.yaml:8: a role behind a URL outside 'judge' is not available in this version\n"
-        "r.yaml:8: 'prompt' of a role outside 'judge' is not available in this version"
+        "r.yaml:8: a role behind a URL that does not judge is not available in this version\n"
+        "r.yaml:8: 'prompt' of a role that does not judge is not available in this version"
     )
+    for critic in ("far", "actor", "{role: far, votes: 3, temperature: 1, prompt: Judge.}"):
+        Path("r.yaml").write_text(changed({4: far, 6: f"  - sample: {{id: trees, method: beam, critic: {critic}}}"}))
+        load("r.yaml", environments={"textcraft"})
+    valued = {4: far, 6: "  - sample: {id: trees, method: mcts, critic: scorer}"}
+    assert message_of(changed(valued)) == "r.yaml:7: an embedder as a judge is not available in this version"
     embedded = {4: far, 7: "  - judge: {id: errors, from: trees, critic: scoring, role: scorer}" + build}
     assert message_of(changed(embedded)) == "r.yaml:8: an embedder as a judge is not available in this version"

@@ -66,6 +66,19 @@ def test_which_adapter_plays(planned: Planner) -> None:
     assert adapters["final/test"] == {"actor": "final/last"}
 
 
+def test_the_adapters_of_whoever_values_turns_play_too(planned: Planner) -> None:
+    text = """\
+roles: {critic: {}, bare: {adapter: false}}
+stages:
+  - sample: {id: valued, method: mcts, critic: critic}
+  - sample: {id: rolled, method: mcts, rollout: critic}
+  - sample: {id: plain, method: beam, critic: bare}
+"""
+    adapters = {entry.stage.id: entry.adapters for entry in planned(text)}
+    both = {"actor": "start", "critic": "start"}
+    assert adapters == {"valued": both, "rolled": both, "plain": {"actor": "start"}}
+
+
 def test_types_of_what_is_made(planned: Planner) -> None:
     outputs = {entry.stage.id: entry.outputs for entry in planned(LINE) if entry.iteration == 0}
     assert outputs == {

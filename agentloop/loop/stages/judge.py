@@ -26,7 +26,7 @@ from agentloop.critic import (
 from agentloop.errors import RunFailed
 from agentloop.loop import references
 from agentloop.loop.context import Context, Outcome, StageRun
-from agentloop.loop.judging import respondent
+from agentloop.loop.judging import facts, remark, respondent, scorer
 from agentloop.recipe import judge as recipe
 from agentloop.run.journal import Output
 from agentloop.sampling.progress import display
@@ -58,7 +58,8 @@ async def judge(run: StageRun, context: Context) -> Outcome:
     counts = VerdictCounts.of(read_trees(path), stage.id)
     output = Output("trees", context.directory.relative(path), trees_hash(path), count_trees(path), {"critic": _critic_name(stage)})
     tokens = _judged_tokens(path, sources, stage)
-    about |= {"note": counts.in_words(), "verdicts": {"critic": _critic_name(stage)} | asdict(counts)} | _facts(progress, report)
+    about |= {"note": counts.in_words() + remark(about), "verdicts": {"critic": _critic_name(stage)} | asdict(counts)}
+    about |= _facts(progress, report)
     return Outcome({stage.id: output}, tokens=tokens, failures=dict(report.failures), about=about)
 
 
@@ -69,14 +70,7 @@ async def _judge(
     if isinstance(stage, recipe.OutcomeJudge):
         return OutcomeJudge(stage=stage.id)
     if isinstance(stage, recipe.ScoringJudge):
-        from agentloop.critic.scorer import TransformersScorer
-        from agentloop.model import resolve
-
-        role = context.recipe.role(stage.role)
-        assert role.model is not None and role.scoring != "embedder"
-        about["adapter"] = role.model
-        scorer = await TransformersScorer.open(resolve(role.model).path, name=role.model, kind=role.scoring)
-        return ScoringJudge(scorer, role=stage.role, each=stage.each, stage=stage.id, progress=progress)
+        return ScoringJudge(await scorer(stage.role, context, about), role=stage.role, each=stage.each, stage=stage.id, progress=progress)
     assert isinstance(stage, recipe.ModelJudge)
     at = run.schedule_at
     settings = AskSettings(stage.temperature.at(at), stage.max_tokens.at(at), stage.votes.at(at), stage.concurrency)
@@ -120,13 +114,5 @@ def _judged_tokens(path: Path, sources: list[Path], stage: recipe.Judge) -> dict
 
 def _facts(progress: JudgeProgress, report: JudgeReport) -> dict[str, Any]:
     """What the report of a run shows of one judging; numbers of this attempt."""
-    return {
-        "resumed": progress.resumed,
-        "questions": progress.asked,
-        "asked_again": progress.again,
-        "unreadable_answers": progress.unreadable,
-        "shortened": progress.shortened,
-        "retried": dict(progress.retried),
-        "judge_tokens": {"prompt": progress.prompt, "cached": progress.cached, "generated": progress.generated},
-        "first_failures": {kind: failure.traceback or failure.message for kind, failure in report.first_failures.items()},
-    }
+    first = {kind: failure.traceback or failure.message for kind, failure in report.first_failures.items()}
+    return facts(progress) | {"resumed": progress.resumed, "first_failures": first}

@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from agentloop.critic import JudgeProgress
+from agentloop.critic.scored_value import ScoredValue
+from agentloop.critic.value import ESTIMATE, ValueCritic
 from agentloop.evaluation.benchmark import Evaluation, evaluate_trees
 from agentloop.loop.context import Context, StageRun
+from agentloop.loop.judging import facts, value_critic
 from agentloop.loop.stages.play import preparing, sample_settings
 from agentloop.loop.stages.starts import Choose
-from agentloop.recipe.sample import Beam, BestOfN, Sample, TreeSearch
+from agentloop.recipe.sample import Beam, BestOfN, Sample, TreeSearch, critic_of
 from agentloop.sampling.progress import display
 from agentloop.sampling.report import SamplingReport
 from agentloop.sampling.search.forest import SearchSettings, search_trees
 from agentloop.sampling.search.settings import BeamSettings, BestOfNSettings, Expansion, Limits, MctsSettings
-from agentloop.trace.store import TreeWriter, read_columns
+from agentloop.trace.store import TreeWriter, read_columns, read_trees
+from agentloop.trace.verdict import VerdictCounts
 
 
-async def search(run: StageRun, context: Context, stage: Sample, path: Path, *, adapter: str, choose: Choose) -> Evaluation:
+async def search(
+    run: StageRun, context: Context, stage: Sample, path: Path, *, adapter: str, choose: Choose, about: dict[str, Any]
+) -> Evaluation:
     """Grow a tree for each task into `path`; a call with the same path after a kill goes on with the missing trees.
 
+    What the report should know of whoever values turns goes into `about`: "critic", "rollout", and "verdicts" of a critic.
+
     Raises:
-        RunFailed: The environment has no tasks of that split, or too many candidates broke.
+        RunFailed: The environment has no tasks of that split, or too many candidates broke; or a critic cannot be reached.
     """
     settings = search_settings(stage, run.schedule_at)
-    rollout = await _rollout(context, stage)
+    rollout = await _rollout(context, stage, about)
     environment = context.environment(None)
     instances = settings.sample.concurrency  # one is held for a step only
-    async with preparing(run, context, stage, environment, stage.split, choose, instances) as prepared:
+    async with AsyncExitStack() as stack:
+        critic, progress = await _critic(run, context, stage, stack, about)
+        prepared = await stack.enter_async_context(preparing(run, context, stage, environment, stage.split, choose, instances))
         with TreeWriter(path) as writer:
             report = await search_trees(
                 prepared.tasks,
@@ -39,9 +53,14 @@ async def search(run: StageRun, context: Context, stage: Sample, path: Path, *, 
                 adapter=adapter,
                 preface=prepared.preface,
                 display=display(quiet=context.quiet),
+                critic=critic,
                 rollout=rollout,
+                rollout_role=getattr(stage, "rollout", None) or stage.role,
             )
             writer.finish([prepared.origin.tree_id(task.id) for task in prepared.tasks])
+    if critic is not None:
+        about["critic"] |= facts(progress)
+        about["verdicts"] = _verdicts(path, stage, about["critic"]["adapter"])
     return evaluate_trees(path, stage=stage.id, iteration=run.label, sampling=report)
 
 
@@ -79,8 +98,28 @@ def solved_in_short(path: Path, report: SamplingReport | None) -> str:
     return f"{text} in {report.simulations:,} simulations" if report is not None and report.simulations else text
 
 
-async def _rollout(context: Context, stage: Sample) -> str | None:
+async def _rollout(context: Context, stage: Sample, about: dict[str, Any]) -> str | None:
     """Name of the adapter that plays rollouts, which is made ready; None if there are none."""
     if not isinstance(stage, TreeSearch) or stage.rollout is None:
         return None
-    return (await context.serving.serve(context.lineage.versions.get(context.lineage.playing(stage.rollout))))[0]
+    adapter, check = await context.serving.serve(context.lineage.versions.get(context.lineage.playing(stage.rollout)))
+    about["rollout"] = {"role": stage.rollout, "adapter": adapter} | ({"adapter_check": check} if check else {})
+    return adapter
+
+
+async def _critic(
+    run: StageRun, context: Context, stage: Sample, stack: AsyncExitStack, about: dict[str, Any]
+) -> tuple[ValueCritic | ScoredValue | None, JudgeProgress]:
+    """Whoever values turns, ready to be asked, and where that is counted; None if nobody does."""
+    progress = JudgeProgress(stage.id, 0)
+    critic = critic_of(stage)
+    if critic is None:
+        return None, progress
+    about["critic"] = {"role": critic.role}
+    return await value_critic(critic, run, context, progress, stack, about["critic"]), progress
+
+
+def _verdicts(path: Path, stage: Sample, adapter: str) -> dict[str, Any]:
+    """What the critic said, counted from the trees."""
+    counts = VerdictCounts.of(read_trees(path), stage.id, critic=ESTIMATE)
+    return {"critic": ESTIMATE, "adapter": adapter} | asdict(counts)

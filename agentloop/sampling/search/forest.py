@@ -52,6 +52,7 @@ async def search_trees(
     display: Display | None = None,
     critic: Critic | None = None,
     rollout: str | None = None,
+    rollout_role: str = "actor",
 ) -> SamplingReport:
     """Search every task by the method that the settings are of, and hand each tree to `sink` when it ends.
 
@@ -71,6 +72,7 @@ async def search_trees(
         display: Shows the progress.
         critic: Values leaves (mcts), candidates (best_of_n) or partial episodes (beam); None leaves that to the environment's reward.
         rollout: Versioned name of the adapter whose rollouts value the leaves of mcts, or "base"; None for no rollouts.
+        rollout_role: The role that has it, kept with each turn of a rollout.
 
     Raises:
         RunFailed: The share of candidates that broke is above `max_failures`.
@@ -79,7 +81,7 @@ async def search_trees(
     seat = Seat(engine, renderer, settings.sample, adapter, forest.admission, preface, forest.heard)
     value: Estimate | None = None if critic is None else CriticValue(critic)
     if rollout is not None:
-        value = Rollout(replace(seat, adapter=rollout))
+        value = Rollout(replace(seat, adapter=rollout, settings=replace(settings.sample, role=rollout_role)))
     return await forest.run(Arena(seat, pool, forest.log), method(settings, critic=critic, value=value))
 
 

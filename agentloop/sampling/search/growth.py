@@ -109,8 +109,8 @@ class Growth:
         self.turns[turn] = replace(self.turns[turn], truncated=truncated, success=False)
 
     def cut_open(self, turns: Iterable[str], truncated: Truncation) -> None:
-        """Cut the paths that end at these turns; one that a rollout played on from has an end already."""
-        parents = {turn.parent for turn in self.turns.values()}
+        """Cut the paths that end at these turns; one that a rollout played on from has an end already (a critic's turn ends nothing)."""
+        parents = {turn.parent for turn in self.turns.values() if not turn.from_critic}
         for turn in turns:
             if turn not in parents:
                 self.cut(turn, truncated)

@@ -65,6 +65,14 @@ async def test_a_critics_value_of_one_new_child_is_backed_up_and_ends_the_simula
     assert Ledger.of_trees([tree], "trees").total().judged == 6 * 3
 
 
+async def test_paths_that_the_critic_looked_at_are_cut_like_any_others_when_the_search_ends() -> None:
+    (tree,), _ = await search(mcts(simulations=4, width=3, depth=9), Endless, count=1, critic=Judge())
+    judged = {verdict.turn for verdict in tree.verdicts if verdict.critic == "oracle"}
+    open_ends = {turn.id for turn in tree.turns if turn.seat == "actor" and not any(one.seat == "actor" for one in tree.children(turn.id))}
+    assert judged & open_ends and judged - open_ends
+    assert all((tree[turn].truncated, tree[turn].success) == ("budget", False) for turn in open_ends)
+
+
 async def test_a_critic_sees_the_path_and_nothing_else() -> None:
     judge = Judge()
     (tree,), _ = await search(mcts(simulations=4), Endless, count=1, critic=judge)
@@ -158,10 +166,11 @@ async def test_a_rollout_that_breaks_keeps_its_turns_and_counts() -> None:
     assert {known.visits for known in search_statistics(tree).values()} == {0}
 
 
-async def test_the_rollouts_adapter_is_its_own() -> None:
+async def test_the_rollouts_role_and_adapter_are_its_own() -> None:
     engine = HistoryEngine()
-    (tree,), _ = await search(mcts(simulations=2), Game, engine=engine, count=1, first=3, adapter="actor-0-a", rollout="base")
+    players = {"adapter": "actor-0-a", "rollout": "base", "rollout_role": "player"}
+    (tree,), _ = await search(mcts(simulations=2), Game, engine=engine, count=1, first=3, **players)
     asked: list[GenerationRequest] = engine.requests
     assert {request.adapter for request in asked} == {"actor-0-a", "base"}
     for turn in tree.turns:
-        assert turn.draw.adapter == ("base" if "~" in turn.id else "actor-0-a")
+        assert (turn.role, turn.draw.adapter) == (("player", "base") if "~" in turn.id else ("actor", "actor-0-a"))
