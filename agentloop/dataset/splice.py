@@ -42,8 +42,8 @@ class SpliceSettings:
     Attributes:
         alpha: Least return of a good path, inclusive.
         beta: Least difference between a good path and a bad one, inclusive; equal paths are no pair whatever it is.
-        best: Most good paths a tree, by return, then by fewer turns; None takes all, as published. A policy that has learned to revise finds
-            good ways with needless revisions, and imitates them too where all are taken.
+        best: Most good paths a tree, by return, then by fewer turns; None takes all, as published. A policy that has learned to revise
+            finds good ways with needless revisions, and imitates them too where all are taken.
         per_task: Most pairs a task over all trees, the widest apart first; None means no cap.
         good: Whether good paths are rows too, plain ones.
         thoughts: Revision thoughts, of which each pair has one, chosen by the seed of the tree; None is a list of ten.
