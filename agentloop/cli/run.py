@@ -22,10 +22,10 @@ def command(recipe: Path, out: Path | None, overrides: tuple[str, ...], dry_run:
 
     The same command on the same directory goes on where the run stopped; nothing that was finished is done again.
     """
-    from agentloop.environment.registry import names
+    from agentloop.environment.registry import names, option_mistakes
     from agentloop.recipe import load
 
-    loaded = load(recipe, overrides, environments=names())
+    loaded = load(recipe, overrides, environments=names(), option_mistakes=option_mistakes)
     if dry_run:
         _show(loaded)
         return

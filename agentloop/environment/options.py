@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import traceback
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from agentloop.environment.base import Environment
@@ -24,6 +24,13 @@ def check_options(id: str, environment: type[Environment], options: Mapping[str,
     Raises:
         Mistake: An option is unknown, missing or of the wrong type.
     """
+    for _, mistake in option_mistakes(id, environment, options):
+        raise mistake
+    return {name: _converted(id, environment, name, value) for name, value in options.items()}
+
+
+def option_mistakes(id: str, environment: type[Environment], options: Mapping[str, Any]) -> Iterator[tuple[str, Mistake]]:
+    """Each option that is unknown, missing or of the wrong type, with the mistake."""
     if environment.__init__ is object.__init__:
         known: dict[str, inspect.Parameter] = {}
         anything = False
@@ -33,15 +40,15 @@ def check_options(id: str, environment: type[Environment], options: Mapping[str,
     for name in options:
         if name not in known and not anything:
             expected = f"one of {', '.join(known)}" if known else "none, since it takes no options"
-            raise Mistake(
-                f"unknown option {name!r} of environment {id!r}",
-                expected=expected,
-                nearest=nearest(name, known),
-            )
+            yield name, Mistake(f"unknown option {name!r} of environment {id!r}", expected=expected, nearest=nearest(name, known))
     for name, parameter in known.items():
         if parameter.default is parameter.empty and name not in options:
-            raise Mistake(f"environment {id!r} needs the option {name!r}")
-    return {name: _converted(id, environment, name, value) for name, value in options.items()}
+            yield name, Mistake(f"environment {id!r} needs the option {name!r}")
+    for name, value in options.items():
+        try:
+            _converted(id, environment, name, value)
+        except Mistake as mistake:
+            yield name, mistake
 
 
 def make(

@@ -1,7 +1,7 @@
 """Where environments come from: installed packages by entry point, those shipped with agentloop by folder, a user's own by path.
 
-`find` and `names` import no environment, so that a recipe is checked at once; `EnvironmentSpec.load` does. Whatever is
-wrong with an environment before it plays is a `Mistake` that names the user's own file and line.
+`find` and `names` import no environment; `EnvironmentSpec.load` does, and so does `option_mistakes`, which is the last thing that a recipe
+is checked by. Whatever is wrong with an environment before it plays is a `Mistake` that names the user's own file and line.
 
 - Shipped: `environments/NAME/environment.py`, one `Environment` class, modules beside it imported relatively (`from .recipes import ...`).
 - Installed: an entry point of group `agentloop.environments`, whose value is `package.module:Class`.
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agentloop.environment import loading
+from agentloop.environment import options as options_module
 from agentloop.environment.base import Environment
 from agentloop.environment.options import check_options, make
 from agentloop.errors import Mistake, nearest
@@ -69,6 +70,16 @@ class EnvironmentSpec:
     def install_command(self, module: str | None = None) -> str:
         """What to type when a package that it needs is missing."""
         return f"pip install 'agentloop[{self.id}]'" if self.source == "shipped" else f"pip install {module or 'the package'}"
+
+
+def option_mistakes(id: str, options: Mapping[str, Any]) -> list[tuple[str, Mistake]]:
+    """Each option that the environment of that name or path does not take, with the mistake. Imports the environment.
+
+    Raises:
+        Mistake: There is no such environment, or it cannot be imported; it names the user's file and line.
+    """
+    spec = find(id)
+    return list(options_module.option_mistakes(id, spec.load(), options))
 
 
 def names() -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from agentloop.recipe.judge import Judge
 from agentloop.recipe.recipe import Recipe
 from agentloop.recipe.sample import critic_of
 from agentloop.recipe.stage import Stage, When
+from agentloop.run.artifact import disk_full, means_full
 from agentloop.run.journal import Entry
 from agentloop.trace.hash import content_hash
 
@@ -194,6 +195,10 @@ async def _run_stage(run: StageRun, context: Context) -> Entry:
         ended("failed", str(error))
         raise
     except Exception as error:
+        if means_full(error):  # met where nothing translates it: in an environment, a log, a library's own files
+            failure = disk_full(context.directory.path)
+            ended("failed", str(failure))
+            raise failure from error
         ended("failed", f"{type(error).__name__}: {error}")
         log = context.directory.logs / f"{run.key.replace('/', '-')}.traceback.txt"
         log.parent.mkdir(parents=True, exist_ok=True)

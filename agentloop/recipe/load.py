@@ -11,11 +11,11 @@ from agentloop.recipe.available import unavailable
 from agentloop.recipe.check import problems
 from agentloop.recipe.examples import read_examples
 from agentloop.recipe.override import apply
-from agentloop.recipe.problem import of_validation, told
+from agentloop.recipe.problem import Problem, of_validation, told
 from agentloop.recipe.recipe import Recipe
 from agentloop.recipe.settle import settled
 from agentloop.recipe.source import Source, read, written
-from agentloop.recipe.surroundings import MODEL_ALIASES, Surroundings
+from agentloop.recipe.surroundings import MODEL_ALIASES, OptionMistakes, Surroundings
 
 
 def load(
@@ -24,6 +24,7 @@ def load(
     *,
     environments: Collection[str] | None = None,
     models: Collection[str] = MODEL_ALIASES,
+    option_mistakes: OptionMistakes | None = None,
     allow_unavailable: bool = False,
 ) -> Recipe:
     """The recipe in a file, with overrides "a.b=c", fully checked.
@@ -33,6 +34,7 @@ def load(
         overrides: What `--set` was given, in order.
         environments: Registered names of environments; None leaves names unchecked (paths are always checked).
         models: Aliases of models.
+        option_mistakes: Checks what environments are given, see `Surroundings`; None leaves it for when they are made.
         allow_unavailable: Also return what the language can say but this version cannot run.
 
     Raises:
@@ -41,7 +43,7 @@ def load(
     path = FilePath(path)
     source = read(path, str(path))
     apply(source, overrides)
-    surroundings = Surroundings((path.resolve().parent, FilePath.cwd()), environments, models)
+    surroundings = Surroundings((path.resolve().parent, FilePath.cwd()), environments, models, option_mistakes)
     return check_source(source, surroundings, allow_unavailable=allow_unavailable)
 
 
@@ -52,12 +54,25 @@ def check_source(source: Source, surroundings: Surroundings, *, allow_unavailabl
         recipe = Recipe.model_validate(data, context=surroundings)
     except ValidationError as error:
         raise told(of_validation(error, data, Recipe), source) from None
-    found = problems(recipe) or ([] if allow_unavailable else unavailable(recipe))
+    found = problems(recipe) or ([] if allow_unavailable else unavailable(recipe)) or _of_options(recipe, surroundings)
     if found:
         raise told(found, source)
     if isinstance(recipe.prompt.examples, str):
         read_examples(FilePath(recipe.prompt.examples))
     return recipe
+
+
+def _of_options(recipe: Recipe, surroundings: Surroundings) -> list[Problem]:
+    """What is wrong with the options of environments. Asked last, because it imports them."""
+    check = surroundings.option_mistakes
+    if check is None:
+        return []
+    found: list[Problem] = []
+    for name, entry in recipe.all_environments().items():
+        path = ("environment",) if recipe.environments is None else ("environments", name)
+        for option, mistake in check(entry.id, entry.options):
+            found.append(Problem((*path, option), mistake.message, mistake.found, mistake.expected, mistake.nearest))
+    return found
 
 
 def resolved_yaml(recipe: Recipe) -> str:

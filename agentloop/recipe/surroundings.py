@@ -7,15 +7,19 @@ names and paths are taken as they are.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from agentloop.errors import nearest
+from agentloop.errors import Mistake, nearest
 from agentloop.recipe.part import trouble, unknown
 
 MODEL_ALIASES = ("smollm2-135m", "tiny")
 """Models that have a name of their own; a test holds this against `agentloop.model`."""
+
+OptionMistakes = Callable[[str, Mapping[str, Any]], Iterable[tuple[str, Mistake]]]
+"""From an environment's id and its options to each option that is wrong, with the mistake; may raise one that is the environment's own."""
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 
@@ -28,11 +32,13 @@ class Surroundings:
         folders: Folders in which relative paths are looked for, in this order.
         environments: Registered names of environments; None leaves names unchecked.
         models: Aliases of models.
+        option_mistakes: What is wrong with the options that an environment is given, by its name or path; None leaves them unchecked.
     """
 
     folders: tuple[Path, ...]
     environments: Collection[str] | None = None
     models: Collection[str] = MODEL_ALIASES
+    option_mistakes: OptionMistakes | None = None
 
 
 def existing(text: str, surroundings: Surroundings | None, *, what: str = "file") -> str:
@@ -58,7 +64,10 @@ def _sibling(path: Path, surroundings: Surroundings) -> str | None:
 
 
 def environment(text: str, surroundings: Surroundings | None) -> str:
-    """A registered name, or the path of a Python file with an environment in it."""
+    """A registered name, or the path of a Python file with an environment in it; FILE.py:CLASS where it holds several."""
+    file, suffix, name = text.partition(".py:")
+    if suffix:
+        return f"{existing(file + '.py', surroundings)}:{name}"
     if text.endswith(".py") or "/" in text:
         return existing(text, surroundings)
     if surroundings is not None and surroundings.environments is not None and text not in surroundings.environments:

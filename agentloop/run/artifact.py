@@ -39,7 +39,7 @@ def new_artifact(final: Path) -> Iterator[Path]:
         _replace(partial, final)
     except OSError as error:
         remove(partial)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if means_full(error):
             raise disk_full(final) from error
         raise
     except BaseException:
@@ -56,6 +56,11 @@ def write_text(final: Path, text: str) -> None:
 def write_json(final: Path, value: Any) -> None:
     """Write JSON atomically, sorted and indented so that two files compare by eye. Raises `RunFailed` if the disk is full."""
     write_text(final, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def means_full(error: BaseException) -> bool:
+    """Whether an error says that the disk, or the user's share of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def disk_full(path: Path) -> RunFailed:

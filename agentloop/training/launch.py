@@ -163,6 +163,8 @@ def _cause(status: int, tail: str, killed_for_memory: bool) -> str:
     smaller = "; a smaller batch_size, more gradient_accumulation or gradient_checkpointing needs less"
     if killed_for_memory or "OutOfMemoryError" in tail or "MemoryError" in tail or "can't allocate memory" in tail:
         return f"ran out of memory{smaller}"
+    if "No space left on device" in tail or "Disk quota exceeded" in tail:
+        return "found no space left on the disk; everything finished before is kept: free some space and run the same command again"
     if status == -signal.SIGKILL:
         return f"was killed (SIGKILL), as systems do when memory runs out{smaller}"
     if status < 0:

@@ -1,4 +1,7 @@
-"""The shipped recipes of Agent-R and its baselines, run whole at the size of a toy: what each trains on, and what comes of it."""
+"""The shipped recipes, run whole at the size of a toy: what each trains on, and what comes of it.
+
+The demo's learns: the tiny policy through the real engine, trainer, adapter check and gate. Those of Agent-R play with a scripted engine.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from agentloop.cli.main import run as agentloop
 from agentloop.dataset.row import Row
 from agentloop.dataset.store import ParquetRows
 from agentloop.recipe import load, plan
+from agentloop.report.summary import summarise
 from agentloop.run.directory import RunDirectory
 from agentloop.run.journal import Journal
 from agentloop.trace.store import read_trees
@@ -109,3 +113,35 @@ def test_search_is_distilled_from_wins_alone(toy_model: Path, tmp_path: Path) ->
         assert all(trees[row.provenance.tree][row.provenance.turns[-1]].success for row in rows)
     gate = Journal(out / "journal.jsonl").finished("000/gate")
     assert gate is not None and gate.about["gate"]["metric"] == "success"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_demo_raises_the_success_of_the_tiny_policy(tmp_path: Path) -> None:
+    play = {"temperature": 1, "max_tokens": 24}
+    changes = {
+        "model": "tiny",
+        "engine": "{kind: transformers}",
+        "environment": "{id: calculator, terse: true}",
+        "prompt.examples": 0,
+        "iterations": 1,
+        "stages.rows.best": "null",
+        "stages.train.max_rows": "null",
+        "stages.train.epochs": 8,
+        "stages.train.learning_rate": 2e-3,
+        "stages.train.batch_size": 16,
+        "stages.trees.samples": 4,
+        "final.test.tasks": 120,
+    }
+    changes |= {f"{stage}.{key}": value for stage in ("stages.trees", "stages.dev", "final.test") for key, value in play.items()}
+    overrides = [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
+    out = tmp_path / "out"
+    assert agentloop(["run", str(RECIPES / "quickstart.yaml"), "--out", str(out), "--quiet", *overrides]) == 0
+    summary = summarise(RunDirectory(out))
+    adapter, base = (point for point in summary.of("success") if point.split == "test")
+    assert base.adapter == "base" and adapter.adapter.startswith("actor-000-")
+    assert adapter.low is not None and base.high is not None
+    assert adapter.low > base.high, f"{base.value:.2f} ({base.interval}) to {adapter.value:.2f} ({adapter.interval})"
+    check = Journal(out / "journal.jsonl").finished("000/train")
+    assert check is not None and check.about["adapter_check"]["share"] is not None, "what was trained is what was served"
+    assert not summary.untrained and not summary.failures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -15,6 +16,8 @@ import pytest
 
 from agentloop.cli.main import run as agentloop
 from agentloop.dataset.store import ParquetRows
+from agentloop.loop.context import Context, Outcome, StageRun
+from agentloop.loop.stages import STAGES as STAGES_BY_KIND
 from agentloop.recipe import load
 from agentloop.report.summary import summarise
 from agentloop.run.directory import RunDirectory
@@ -110,6 +113,26 @@ def test_without_wins_the_adapter_stays_and_the_run_says_so(toy_recipe: Callable
     entry = directory.journal.finished("000/policy")
     assert entry is not None and entry.about["note"] == "no rows to train on in rows: the adapter stays as it is"
     assert {line["adapter"] for line in directory.read_metrics()} == {"base"}
+
+
+def test_a_full_disk_is_told_wherever_it_is_met_and_the_same_command_goes_on(
+    toy_recipe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, out = toy_recipe(("iterations: 2", "iterations: 1")), tmp_path / "out"
+    recipe.write_text(recipe.read_text().split("  - train:")[0])
+    command = ["run", str(recipe), "--out", str(out), "--quiet"]
+
+    async def full(run: StageRun, context: Context) -> Outcome:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setitem(STAGES_BY_KIND, "build", full)
+        assert agentloop(command) == 1
+    told = capsys.readouterr().err
+    assert "no space left on the disk" in told and "run the same command again" in told and "Traceback" not in told
+    assert finished(out) == ["000/trees"]
+    assert agentloop(command) == 0
+    assert finished(out) == ["000/trees", "000/rows"]
 
 
 def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(toy_recipe: Callable[..., Path], tmp_path: Path) -> None:

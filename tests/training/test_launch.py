@@ -78,6 +78,7 @@ def test_the_result_and_each_record_of_progress_come_back(tmp_path: Path, child:
         ("os.kill(os.getpid(), signal.SIGKILL)", "was killed (SIGKILL), as systems do when memory runs out; a smaller batch_size"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "was ended by SIGSEGV"),
         ("print('torch.OutOfMemoryError: CUDA out of memory'); sys.exit(1)", "ran out of memory; a smaller batch_size"),
+        ("raise OSError(28, 'No space left on device')", "found no space left on the disk; everything finished before is kept"),
         ("print('the last words', file=sys.stderr); sys.exit(3)", "ended with status 3"),
         ("print('nothing to say')", "ended without a result"),
     ],
