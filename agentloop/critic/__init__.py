@@ -1,7 +1,8 @@
 """Critics: they read the paths of a tree and add typed verdicts to it, and keep what was asked and answered as turns.
 
 One file a critic: `outcome` (the environment's own word), `rubric`, `first_error`, `pairwise` (each a pure description of questions, which
-`ask` puts to a role) and `scoring` (a scoring model). `judge` judges the trees of a whole stage.
+`ask` puts to a role) and `scoring` (a scoring model). `judge` judges the trees of a whole stage; `value` and `scored_value` value the turns
+of a search while it goes on.
 """
 
 from agentloop.critic.ask import AskSettings, ModelJudge

@@ -128,10 +128,14 @@ def _said(path: Sequence[Turn], weights: Mapping[str, float], judged: Mapping[st
 
 
 def _finished(tree: Tree, settings: Settings) -> Iterator[tuple[Turn, str]]:
-    """Leaves where the environment ended the episode, once for each seat on the way that the settings ask for."""
+    """Leaves where the environment ended the episode, once for each seat on the way that the settings ask for and that one role played
+    alone: where another's rollout went on from the actor's turns, the row would be neither's.
+    """
     for leaf in tree.leaves():
         if not leaf.done or leaf.truncated is not None:
             continue
-        path = [turn for turn in tree.path(leaf.id) if settings.role in (None, turn.role) and settings.seat in (None, turn.seat)]
-        for seat in dict.fromkeys(turn.seat for turn in path):
-            yield leaf, seat
+        path = [turn for turn in tree.path(leaf.id) if not turn.given]
+        wanted = [turn for turn in path if settings.role in (None, turn.role) and settings.seat in (None, turn.seat)]
+        for seat in dict.fromkeys(turn.seat for turn in wanted):
+            if len({turn.role for turn in path if turn.seat == seat}) == 1:
+                yield leaf, seat

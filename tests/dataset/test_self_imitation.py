@@ -106,6 +106,12 @@ def test_only_turns_of_the_role_and_seat_make_rows():
     assert [row.role for row in build([tree("a", game)], Settings(min_reward=0.0))] == ["white", "black"]
 
 
+def test_a_path_that_another_role_went_on_with_is_nobodys_example():
+    first, last = episode(0, [[1], [2]])
+    assert kept([tree("a", [first, replace(last, role="player")])]) == []
+    assert kept([tree("a", [replace(first, given=True), replace(last, role="player")])]) == ["a:0.1"], "what was taken over does not train"
+
+
 def judged(grown: Tree, critic: str, **values: float | None) -> Tree:
     """The tree with verdicts; turn "1.0" is written `t1_0`."""
     said = {name[1:].replace("_", "."): value for name, value in values.items()}
