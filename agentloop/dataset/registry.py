@@ -28,10 +28,13 @@ from agentloop.errors import Mistake, nearest
 
 _NOT_BUILDERS = frozenset(
     {
+        "credit",
+        "discount_schedule",
         "mix",
         "preference_row",
         "preference_schema",
         "registry",
+        "relative",
         "row",
         "row_file",
         "row_format",
