@@ -6,7 +6,7 @@ advantages of a group whose rewards are all equal are 0, and so is its gradient.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import sqrt
 from statistics import fmean
 from typing import Literal, NamedTuple
@@ -71,36 +71,6 @@ def advantages(rewards: Sequence[float], *, against: Against = "group", normalis
     compared = baseline_of(rewards, normalise=normalise)
     others = len(rewards) / (len(rewards) - 1) if against == "leave_one_out" else 1.0
     return [others * compared.advantage(reward) for reward in rewards]
-
-
-def channel_advantages(
-    channels: Mapping[str, Sequence[float]], weights: Mapping[str, float], *, against: Against = "group", normalise: bool = True
-) -> list[float]:
-    """Advantages of a group whose members are rewarded in several ways: each channel is compared in the group first, then they are added.
-
-    Sum_c w_c A_c, so that a channel with a wide spread does not drown the others, as it does in a sum of raw rewards (the critics of SLIM;
-    reward-decoupled normalisation). Channels without spread add nothing.
-
-    Args:
-        channels: Rewards by channel, each of the group's length.
-        weights: Weight by channel; one that is not named weighs 0.
-        against, normalise: As in `advantages`, for each channel. Without `normalise` this is the advantage of the weighted sum.
-    """
-    total = [0.0] * max(map(len, channels.values()), default=0)
-    for name, rewards in channels.items():
-        weight = weights.get(name, 0.0)
-        for at, value in enumerate(advantages(rewards, against=against, normalise=normalise)):
-            total[at] += weight * value
-    return total
-
-
-def channel_shares(
-    channels: Mapping[str, Sequence[float]], weights: Mapping[str, float], *, against: Against = "group"
-) -> dict[str, float]:
-    """Each channel's share of the sum of |w_c A_c| over a group: who decides what is learned. All 0 where no channel has a spread."""
-    sizes = {name: abs(weights.get(name, 0.0)) * sum(map(abs, advantages(rewards))) for name, rewards in channels.items()}
-    whole = sum(sizes.values())
-    return {name: size / whole if whole else 0.0 for name, size in sizes.items()}
 
 
 def widest(spreads: Sequence[float], share: float) -> list[int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from agentloop.recipe.build import Build, Mix
+from agentloop.recipe.build import Advantage, Build, Mix
 from agentloop.recipe.check import named_roles
 from agentloop.recipe.control import Python
 from agentloop.recipe.flow import artifacts_of
@@ -28,7 +28,7 @@ AVAILABLE: dict[str, frozenset[str]] = {
     "stage": frozenset({"sample", "judge", "build", "train", "evaluate", "gate"}),
     "sampling method": frozenset({"group", "mcts", "best_of_n", "beam"}),
     "critic": frozenset({"outcome", "rubric", "first_error", "pairwise", "scoring"}),
-    "dataset": frozenset({"self_imitation", "reflection", "direct_revision", "optimal_only", "preference", "mix"}),
+    "dataset": frozenset({"self_imitation", "reflection", "direct_revision", "optimal_only", "preference", "advantage", "mix"}),
     "training method": frozenset({"sft"}),
     "metric": frozenset({"success", "reward", "turns", "tokens"}),
     "overflow policy": frozenset({"stop", "window", "summarise"}),
@@ -179,5 +179,5 @@ def _of_build(types: dict[str, ArtifactType], path: Path, stage: Build) -> Itera
     if isinstance(stage, Mix):
         yield from _missing("part", f"a mix of {types[stage.id]}", (*path, "mix"))
     for key in ("seat", "verdicts"):
-        if getattr(stage, key, None):
+        if getattr(stage, key, None) and not isinstance(stage, Advantage):
             yield from _missing("part", f"{key!r} of a build", (*path, key))

@@ -73,11 +73,19 @@ class Stage(Part):
         found: dict[str, object] = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
-            if isinstance(value, Scheduled):
-                value = value.at(iteration, update) if value.shape not in ("grid", "tuned") else value.data()
+            if isinstance(value, dict):
+                value = {key: _now(entry, iteration, update) for key, entry in value.items()}
+            value = _now(value, iteration, update)
             if name != "stages":
                 found[name.rstrip("_")] = value
         return found
+
+
+def _now(value: object, iteration: int, update: int) -> object:
+    """A schedule's value at this time; anything else as it is."""
+    if not isinstance(value, Scheduled):
+        return value
+    return value.at(iteration, update) if value.shape not in ("grid", "tuned") else value.data()
 
 
 class Work(Stage):
