@@ -29,7 +29,7 @@ AVAILABLE: dict[str, frozenset[str]] = {
     "sampling method": frozenset({"group", "mcts", "best_of_n", "beam"}),
     "critic": frozenset({"outcome", "rubric", "first_error", "pairwise", "scoring"}),
     "dataset": frozenset({"self_imitation", "reflection", "direct_revision", "optimal_only", "preference", "advantage", "mix"}),
-    "training method": frozenset({"sft"}),
+    "training method": frozenset({"sft", "grpo"}),
     "metric": frozenset({"success", "reward", "turns", "tokens"}),
     "overflow policy": frozenset({"stop", "window", "summarise"}),
     "part": frozenset(
@@ -42,6 +42,10 @@ AVAILABLE: dict[str, frozenset[str]] = {
             "a measurement of trees",
             "a mix of rows",
             "'start_from'",
+            "'stores'",
+            "a store of tasks",
+            "a store of trees",
+            "'into'",
         }
     ),
 }
@@ -71,6 +75,8 @@ PARTS = (
     "'seat' of a build",
     "'verdicts' of a build",
     "'stores'",
+    "a store of tasks",
+    "a store of trees",
     "'into'",
     "'lineage: archive'",
     "'placement'",
@@ -111,6 +117,9 @@ def _of_recipe(recipe: Recipe) -> Iterator[Problem]:
     for key in ("stores", "placement", "environments"):
         if getattr(recipe, key):
             yield from _missing("part", repr(key), (key,))
+    for name, store in recipe.stores.items():
+        if store.holds != "rows":
+            yield from _missing("part", f"a store of {store.holds}", ("stores", name))
 
 
 def _of_roles(recipe: Recipe) -> Iterator[Problem]:

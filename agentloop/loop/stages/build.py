@@ -16,7 +16,7 @@ from agentloop.dataset.row_format import RowFormat
 from agentloop.dataset.schema import ROWS
 from agentloop.dataset.store import ParquetRows, ParquetSource, write_rows
 from agentloop.errors import RunFailed
-from agentloop.loop import references
+from agentloop.loop import references, stores
 from agentloop.loop.context import Context, Outcome, StageRun
 from agentloop.recipe.build import Build, Mix
 from agentloop.recipe.reference import Reference
@@ -85,12 +85,20 @@ def _trees(paths: list[Path]) -> Iterator[Tree]:
 def _mixed(stage: Mix, run: StageRun, context: Context) -> Iterator[Row]:
     sources: dict[str, ParquetRows | _Chain] = {}
     for name in stage.mix:
-        parts = [ParquetRows(path) for path in references.paths((Reference.parse(name),), run, context.directory)]
+        parts = [ParquetRows(path) for path in _rows_of(Reference.parse(name), run, context)]
         sources[name] = parts[0] if len(parts) == 1 else _Chain(parts)
     shares = {name: share.at(run.schedule_at) for name, share in stage.mix.items()}
     if not any(len(source) for source in sources.values()):
         raise RunFailed(f"stage {run.key} has nothing to mix: {', '.join(sources)} are empty")
     return iter(MixedRows(sources, shares, seed=context.recipe.seed + run.iteration))
+
+
+def _rows_of(reference: Reference, run: StageRun, context: Context) -> list[Path]:
+    """Where the rows of an artifact, or of a store as it stands, lie."""
+    if stores.in_stores((reference,), context.recipe):
+        path = stores.snapshot(reference.name, run, context.recipe, context.directory)
+        return [] if path is None else [path]
+    return references.paths((reference,), run, context.directory)
 
 
 class _Chain:
