@@ -43,8 +43,6 @@ AVAILABLE: dict[str, frozenset[str]] = {
             "a mix of rows",
             "'start_from'",
             "'stores'",
-            "a store of tasks",
-            "a store of trees",
             "'into'",
         }
     ),

@@ -74,10 +74,10 @@ def run(job: TrainingJob, work_dir: Path) -> Trained:
 
 def plan(job: TrainingJob, data: PolicyData) -> list[list[int]]:
     """Batches of the new rows, for the job's epochs or updates, then one pass over those that are replayed."""
-    lengths = [len(row.input_ids) for row in data.rows]
-    new = len(lengths) - data.replayed
-    batches = planned_batches(lengths[:new], job.batch_size, epochs=job.epochs, updates=job.updates, seed=job.seed)
-    again = planned_batches(lengths[new:], job.batch_size, epochs=1, updates=None, seed=job.seed)
+    groups = [row.group for row in data.rows]
+    new = len(groups) - data.replayed
+    batches = planned_batches(groups[:new], job.batch_size, epochs=job.epochs, updates=job.updates, seed=job.seed)
+    again = planned_batches(groups[new:], job.batch_size, epochs=1, updates=None, seed=job.seed)
     return batches + [[new + index for index in batch] for batch in again]
 
 

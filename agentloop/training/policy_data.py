@@ -30,6 +30,7 @@ class PolicyRow:
         labels: The id where it is trained on, else `IGNORED`; shape (T,).
         old_logprobs: Log-probabilities that ratios are taken against, in nats; shape (N,); None for a loss without a ratio.
         advantages: Shape (N,).
+        group: The tree that the row is of: what was compared with each other.
         replayed: Whether it comes from a store.
     """
 
@@ -37,6 +38,7 @@ class PolicyRow:
     labels: tuple[int, ...]
     old_logprobs: tuple[float, ...] | None
     advantages: tuple[float, ...]
+    group: str = ""
     replayed: bool = False
 
     @property
@@ -181,7 +183,7 @@ def _temperature(rows: Sequence[Row]) -> float:
 def _policy_row(row: Row, advantages: Sequence[float], settings: PolicySettings, *, replayed: bool = False) -> PolicyRow:
     old = None if settings.loss == "reinforce" or row.logprobs is None else _of_trained(row.logprobs, row.mask)
     labels = tuple(token if trains else IGNORED for token, trains in zip(row.input_ids, row.mask, strict=True))
-    return PolicyRow(row.input_ids, labels, old, _of_trained(advantages, row.mask), replayed)
+    return PolicyRow(row.input_ids, labels, old, _of_trained(advantages, row.mask), row.provenance.tree, replayed)
 
 
 def _of_trained(values: Sequence[float], mask: Sequence[int]) -> tuple[float, ...]:

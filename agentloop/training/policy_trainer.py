@@ -75,9 +75,9 @@ class PolicyTrainer(GRPOTrainer):
         self.start_logprobs = dict(gather_object(found))
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> PlannedOrder:
-        pieces = self.accelerator.num_processes * self.args.gradient_accumulation_steps
-        size = self.args.per_device_train_batch_size * pieces
-        return PlannedOrder(self._batches, size, pieces=pieces, repeats=self.args.gradient_accumulation_steps, filler=self._filler)
+        pieces = self.args.gradient_accumulation_steps
+        size = self.args.per_device_train_batch_size * self.accelerator.num_processes * pieces
+        return PlannedOrder(self._batches, size, repeats=pieces, filler=self._filler)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """A batch of examples as TRL's loss takes it; tensors of shape (B, N) but for the counts over all processes."""
