@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -82,6 +83,20 @@ def test_grpo_trains_on_every_group_that_says_something(toy_model: Path, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_grpo_raises_the_held_out_success_of_the_tiny_policy(tmp_path: Path) -> None:
+    """Three iterations through the real engine, trainer and loop; what is measured are tasks that were never sampled for training."""
+    from benchmarks.policy_gradients import UNTRAINED, Sizes, of_run
+    from benchmarks.policy_gradients import run as run_benchmark
+
+    sizes = Sizes(iterations=3, tasks=24, test=120, dev=1)
+    run_benchmark("grpo", 0, tmp_path / "out", sizes)
+    found = of_run("grpo", 0, tmp_path / "out", sizes)
+    assert found["success"]["test"] > found["success"][UNTRAINED] + 0.1, found
+    assert all(entropy > 0 for entropy in found["entropy"]) and len(found["entropy"]) == 3
+
+
+@pytest.mark.slow
 def test_spear_replays_old_successes_once_and_a_second_run_does_nothing(toy_model: Path, tmp_path: Path) -> None:
     """The store fills, is replayed from once the weight is above 0 and it holds enough, and is empty then but for what is new."""
     more = {
@@ -97,12 +112,10 @@ def test_spear_replays_old_successes_once_and_a_second_run_does_nothing(toy_mode
     seen = {at: [row.id for row in ParquetRows(out / f"iterations/{at:03d}/stores/replay-train.parquet")] for at in range(4)}
     built = {at: [row.id for row in rows_of(out, at)] for at in range(4)}
     assert seen[1] == built[0] + built[1] and seen[2] == built[1] + built[2], "emptied by the replay of iteration 1"
-    facts = entry(out, "001/train").about["training"]["facts"]
-    assert facts["baseline"] == pytest.approx(sorted(entry(out, "000/rows").about["group_means"])[2], abs=0.5)
+    facts, means = entry(out, "001/train").about["training"]["facts"], entry(out, "000/rows").about["group_means"]
+    assert len(means) == 4 and facts["baseline"] == pytest.approx(median(means)), "three quarters of the six groups are kept"
     assert facts["replay_updates"] == 1 and facts["updates"] == -(-len(built[1]) // 8)
-    tool = [max(row.reward for row in rows_of(out, 0)), entry(out, "000/rows").about["group_means"]]
-    assert 1.2 <= tool[0] <= 1.4, "three turns, each worth 0.1 at first, and the success"
-    lines = (out / "journal.jsonl").read_text().count('"finished", "stage"')
+    assert max(row.reward for row in rows_of(out, 0)) == pytest.approx(1.3), "the success, and three turns at 0.1 each"
     assert run("spear", toy_model, tmp_path, **more) == out
-    finished = [one for one in Journal(out / "journal.jsonl").entries if one.event == "finished"]
-    assert len({one.stage for one in finished}) == len(finished), f"every stage ran once, {lines}"
+    finished = [one.stage for one in Journal(out / "journal.jsonl").entries if one.event == "finished"]
+    assert len(set(finished)) == len(finished), "every stage ran once"

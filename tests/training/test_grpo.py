@@ -133,7 +133,9 @@ def stirred(trainer: Any) -> None:
                 parameter.normal_(0.0, 0.2)
 
 
-@pytest.mark.parametrize("changes", [{}, {"prefix": 30}, {"temperature": 0.7}, {"gradient_accumulation": 2}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{}, {"prefix": 30}, {"temperature": 0.7}, {"gradient_accumulation": 2}, {"gradient_checkpointing": True}], ids=str
+)
 def test_loss_and_gradients_of_the_model_are_those_of_single_rows(make_job: MakeJob, tmp_path: Path, changes: dict[str, Any]) -> None:
     """Rows exactly as they are: each alone, unpadded, through the whole vocabulary, gives the same loss and the same gradients."""
     temperature, prefix = changes.pop("temperature", 1.0), changes.pop("prefix", 0)
