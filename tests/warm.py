@@ -44,6 +44,7 @@ LOADED = (
     "agentloop.loop.runner",
     "agentloop.report.html",
     "agentloop.report.terminal",
+    "agentloop.training.grpo",
     "agentloop.training.sft",
     "agentloop.training.worker",
     "matplotlib.backends.backend_svg",

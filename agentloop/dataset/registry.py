@@ -3,9 +3,10 @@
     build(trees: Iterable[Tree], settings: Settings, *, stage: str, iteration: int) -> Iterator[Row]
 
 pure and streaming. Its name in a recipe (`build: {dataset: NAME}`) is the file's; the rest of the stage's keys are the fields of
-`Settings`. Two things a builder may add:
+`Settings`. Three things a builder may add:
 
 - `author: Author` among the parameters of `build`: it writes turns that nobody sampled, and is given the model's author;
+- `report: BuildReport` among them: it says what it left out, and is given the report to fill;
 - `FORMAT`, a `RowFormat`: its rows are of another kind than `Row`.
 """
 
@@ -28,15 +29,21 @@ from agentloop.errors import Mistake, nearest
 
 _NOT_BUILDERS = frozenset(
     {
+        "build_report",
+        "credit",
+        "discount_schedule",
+        "groups",
         "mix",
         "preference_row",
         "preference_schema",
         "registry",
+        "relative",
         "row",
         "row_file",
         "row_format",
         "schema",
         "segment_row",
+        "shaping",
         "splice",
         "store",
         "trajectory",
@@ -54,6 +61,7 @@ class Builder:
         build: The pure function from trees to rows.
         format: The kind of its rows.
         writes: Whether `build` takes an `author`.
+        reports: Whether `build` takes a `report`.
     """
 
     name: str
@@ -61,6 +69,7 @@ class Builder:
     build: Callable[..., Iterator[Any]]
     format: RowFormat[Any] = ROWS
     writes: bool = False
+    reports: bool = False
 
     def configure(self, options: Mapping[str, Any]) -> Any:
         """The settings with these options over the defaults.
@@ -92,5 +101,5 @@ def find(name: str) -> Builder:
     if name not in names():
         raise Mistake(f"unknown dataset {name!r}", expected=f"one of {', '.join(names())}", nearest=nearest(name, names()))
     module: ModuleType = importlib.import_module(f"agentloop.dataset.{name}")
-    writes = "author" in inspect.signature(module.build).parameters
-    return Builder(name, module.Settings, module.build, getattr(module, "FORMAT", ROWS), writes)
+    parameters = inspect.signature(module.build).parameters
+    return Builder(name, module.Settings, module.build, getattr(module, "FORMAT", ROWS), "author" in parameters, "report" in parameters)

@@ -39,6 +39,7 @@ class Row:
         mask: 1 where the id is trained on (the model's own tokens, stop token included), else 0; shape (T,).
         logprobs: Behaviour log-probabilities at masked positions, 0.0 elsewhere; shape (T,); None for authored rows.
         weight: Weight of the row in the loss.
+        advantages: Advantage of each masked id for policy gradients, 0.0 elsewhere; shape (T,); None where the builder made none.
         role: Role whose adapter learns it.
         task: Id of the task, so that rows of a task can be grouped and capped.
         reward: Return of the episode.
@@ -60,11 +61,12 @@ class Row:
     temperature: float
     provenance: Provenance
     weight: float = 1.0
+    advantages: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        lengths = {len(self.input_ids), len(self.mask)} | ({len(self.logprobs)} if self.logprobs is not None else set())
+        lengths = {len(values) for values in (self.input_ids, self.mask, self.logprobs, self.advantages) if values is not None}
         if len(lengths) != 1:
-            raise ValueError(f"row {self.id}: ids, mask and log-probabilities differ in length: {sorted(lengths)}")
+            raise ValueError(f"row {self.id}: ids, mask, log-probabilities and advantages differ in length: {sorted(lengths)}")
 
     @property
     def trained(self) -> int:

@@ -22,6 +22,7 @@ from agentloop.errors import Mistake, nearest
 _OPTIONAL: dict[str, type | tuple[type, ...]] = {
     "id": str,
     "logprobs": list,
+    "advantages": list,
     "role": str,
     "task": str,
     "reward": (int, float),
@@ -113,14 +114,16 @@ def _row(record: Any, file: str, line: int) -> Row:
     for key, kind in _OPTIONAL.items():
         if key in record and (not isinstance(record[key], kind) or isinstance(record[key], bool)):
             raise wrong(f"{key!r} has the wrong type", found=record[key])
-    ids, mask, logprobs = record["input_ids"], record["mask"], record.get("logprobs")
+    ids, mask = record["input_ids"], record["mask"]
+    logprobs, advantages = record.get("logprobs"), record.get("advantages")
     if (other := next((i for i in ids if not _is_id(i)), None)) is not None:
         raise wrong("'input_ids' must hold token ids", found=other)
-    if (other := next((p for p in logprobs or () if isinstance(p, bool) or not isinstance(p, (int, float))), None)) is not None:
-        raise wrong("'logprobs' must hold numbers", found=other)
+    for name, values in (("logprobs", logprobs), ("advantages", advantages)):
+        if (other := next((p for p in values or () if isinstance(p, bool) or not isinstance(p, (int, float))), None)) is not None:
+            raise wrong(f"{name!r} must hold numbers", found=other)
     if (other := next((m for m in mask if m not in (0, 1)), None)) is not None:
         raise wrong("'mask' must hold 0 and 1", found=other)
-    for name, values in (("mask", mask), ("logprobs", logprobs)):
+    for name, values in (("mask", mask), ("logprobs", logprobs), ("advantages", advantages)):
         if values is not None and len(values) != len(ids):
             raise wrong(f"{name!r} must be as long as 'input_ids'", found=len(values), expected=str(len(ids)))
     if not any(mask):
@@ -142,4 +145,5 @@ def _row(record: Any, file: str, line: int) -> Row:
         temperature=float(record.get("temperature", 1.0)),
         provenance=provenance,
         weight=weight,
+        advantages=None if advantages is None else tuple(map(float, advantages)),
     )

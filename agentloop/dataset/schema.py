@@ -1,6 +1,7 @@
 """How a row lies in an Arrow table: the schema, its versions, and both directions of the conversion.
 
-Version 2 adds to the provenance the turns that a row has as context only; rows of version 1 have none.
+Version 2 adds to the provenance the turns that a row has as context only; rows of version 1 have none. Version 3 adds advantages, which
+earlier rows do not have.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import pyarrow as pa
 from agentloop.dataset.row import Provenance, Row
 from agentloop.dataset.row_format import RowFormat
 
-VERSION = 2
+VERSION = 3
 """Version of the schema, kept in each file's metadata under `VERSION_KEY`; a reader refuses versions that it does not know."""
 
 VERSION_KEY = b"agentloop.rows.version"
@@ -30,9 +31,10 @@ PROVENANCE_1 = pa.struct(
     ]
 )
 PROVENANCE = pa.struct([*PROVENANCE_1, ("context", pa.list_(pa.string()))])
+ADVANTAGES = pa.field("advantages", pa.list_(pa.float32()))
 
 
-def _schema(provenance: pa.StructType) -> pa.Schema:
+def _schema(provenance: pa.StructType, *more: pa.Field) -> pa.Schema:
     return pa.schema(
         [
             pa.field("id", pa.string(), nullable=False),
@@ -47,11 +49,12 @@ def _schema(provenance: pa.StructType) -> pa.Schema:
             pa.field("temperature", pa.float64(), nullable=False),
             pa.field("weight", pa.float64(), nullable=False),
             pa.field("provenance", provenance, nullable=False),
+            *more,
         ]
     )
 
 
-SCHEMA = _schema(PROVENANCE).with_metadata({VERSION_KEY: str(VERSION).encode()})
+SCHEMA = _schema(PROVENANCE, ADVANTAGES).with_metadata({VERSION_KEY: str(VERSION).encode()})
 
 
 def to_record(row: Row) -> dict[str, Any]:
@@ -69,11 +72,13 @@ def to_record(row: Row) -> dict[str, Any]:
         "temperature": row.temperature,
         "weight": row.weight,
         "provenance": provenance_record(row.provenance),
+        "advantages": None if row.advantages is None else list(row.advantages),
     }
 
 
 def from_record(record: Mapping[str, Any]) -> Row:
-    """The row of a complete record, as `to_record` gives it."""
+    """The row of a complete record, as `to_record` gives it, of this version or an earlier one."""
+    advantages = record.get("advantages")
     return Row(
         id=record["id"],
         input_ids=tuple(record["input_ids"]),
@@ -87,6 +92,7 @@ def from_record(record: Mapping[str, Any]) -> Row:
         temperature=record["temperature"],
         provenance=provenance_of(record["provenance"]),
         weight=record["weight"],
+        advantages=None if advantages is None else tuple(advantages),
     )
 
 
@@ -115,10 +121,15 @@ def provenance_of(record: Mapping[str, Any]) -> Provenance:
 
 
 def row_digest(row: Row) -> bytes:
-    """SHA-256 of everything in the row, log-probabilities at the float32 that is stored."""
+    """SHA-256 of everything in the row, log-probabilities and advantages at the float32 that is stored.
+
+    A row without advantages has the digest that it had before there were any.
+    """
     digest = hashlib.sha256()
     for numbers, code in ((row.input_ids, "i"), (row.mask, "b"), (row.logprobs, "f")):
         digest.update(b"-" if numbers is None else packed(numbers, code))
+    if row.advantages is not None:
+        digest.update(packed(row.advantages, "f"))
     words = (row.id, row.role, row.task, row.reward, row.authored, row.adapter, row.temperature, row.weight)
     digest.update(repr((words, provenance_words(row.provenance))).encode())
     return digest.digest()
@@ -135,5 +146,10 @@ def packed(numbers: Sequence[float], code: str) -> bytes:
 
 
 ROWS: RowFormat[Row] = RowFormat(
-    "rows", VERSION_KEY, {b"1": _schema(PROVENANCE_1), str(VERSION).encode(): _schema(PROVENANCE)}, to_record, from_record, row_digest
+    "rows",
+    VERSION_KEY,
+    {b"1": _schema(PROVENANCE_1), b"2": _schema(PROVENANCE), str(VERSION).encode(): _schema(PROVENANCE, ADVANTAGES)},
+    to_record,
+    from_record,
+    row_digest,
 )

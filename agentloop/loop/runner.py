@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentloop.errors import AgentloopError, Mistake, RunFailed
-from agentloop.loop import references, retention
+from agentloop.loop import references, retention, stores
 from agentloop.loop.context import FINAL, Context, Outcome, StageRun
 from agentloop.loop.stages import STAGES
 from agentloop.recipe.judge import Judge
@@ -101,7 +101,7 @@ def fingerprint(run: StageRun, context: Context) -> str:
             "model": recipe.model,
             "environments": {name: entry.model_dump(mode="json") for name, entry in recipe.all_environments().items()},
             "prompt": context.prompt(),
-            "inputs": references.hashes(run.stage.inputs, run, context.directory),
+            "inputs": references.hashes(run.stage.inputs, run, context.directory) + stores.hashes(run, recipe, context.directory),
         }
         | _judge_of(run, recipe)
     )
@@ -216,10 +216,15 @@ async def _outcome(run: StageRun, context: Context) -> Outcome:
         value = _condition_value(run, run.stage, run.stage.when, context)
         if not run.stage.when.holds(value):
             return Outcome(about={"note": f"left out: {run.stage.when.metric} is {value:.3f}", "left_out": True})
-    if references.nothing_made(run.stage.inputs, run, context.directory):
+    stored = [name for name in stores.in_stores(run.stage.inputs, context.recipe) if _holds(name, run, context)]
+    if not stored and references.nothing_made(run.stage.inputs, run, context.directory):
         names = ", ".join(str(reference) for reference in run.stage.inputs)
         return Outcome(about={"note": f"left out: there is no {names}", "left_out": True})
     return await STAGES[run.stage.kind](run, context)
+
+
+def _holds(store: str, run: StageRun, context: Context) -> bool:
+    return bool(stores.added_to(store, run, context.recipe, context.directory))
 
 
 def _condition_value(run: StageRun, stage: Stage, when: When, context: Context) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from agentloop.recipe.build import Build, Mix, SelfImitation
+from agentloop.recipe.build import Advantage, Build, Mix, SelfImitation
 from agentloop.recipe.check import named_roles
 from agentloop.recipe.control import Python
 from agentloop.recipe.flow import artifacts_of
@@ -28,8 +28,8 @@ AVAILABLE: dict[str, frozenset[str]] = {
     "stage": frozenset({"sample", "judge", "build", "train", "evaluate", "gate"}),
     "sampling method": frozenset({"group", "mcts", "best_of_n", "beam"}),
     "critic": frozenset({"outcome", "rubric", "first_error", "pairwise", "scoring"}),
-    "dataset": frozenset({"self_imitation", "reflection", "direct_revision", "optimal_only", "preference", "mix"}),
-    "training method": frozenset({"sft"}),
+    "dataset": frozenset({"self_imitation", "reflection", "direct_revision", "optimal_only", "preference", "advantage", "mix"}),
+    "training method": frozenset({"sft", "grpo"}),
     "metric": frozenset({"success", "reward", "turns", "tokens"}),
     "overflow policy": frozenset({"stop", "window", "summarise"}),
     "part": frozenset(
@@ -43,6 +43,8 @@ AVAILABLE: dict[str, frozenset[str]] = {
             "a mix of rows",
             "'start_from'",
             "'critic' of a sample",
+            "'stores'",
+            "'into'",
         }
     ),
 }
@@ -70,8 +72,10 @@ PARTS = (
     "'critic' of a sample",
     "'draw: admissible' outside mcts and beam",
     "'seat' of a build",
-    "'verdicts' of a build other than self_imitation",
+    "'verdicts' of this dataset",
     "'stores'",
+    "a store of tasks",
+    "a store of trees",
     "'into'",
     "'lineage: archive'",
     "'placement'",
@@ -112,6 +116,9 @@ def _of_recipe(recipe: Recipe) -> Iterator[Problem]:
     for key in ("stores", "placement", "environments"):
         if getattr(recipe, key):
             yield from _missing("part", repr(key), (key,))
+    for name, store in recipe.stores.items():
+        if store.holds != "rows":
+            yield from _missing("part", f"a store of {store.holds}", ("stores", name))
 
 
 def _of_roles(recipe: Recipe) -> Iterator[Problem]:
@@ -179,7 +186,7 @@ def _of_sample(path: Path, stage: Sample) -> Iterator[Problem]:
 def _of_build(types: dict[str, ArtifactType], path: Path, stage: Build) -> Iterator[Problem]:
     if isinstance(stage, Mix):
         yield from _missing("part", f"a mix of {types[stage.id]}", (*path, "mix"))
-    if getattr(stage, "seat", None):
+    if getattr(stage, "seat", None) and not isinstance(stage, Advantage):
         yield from _missing("part", "'seat' of a build", (*path, "seat"))
-    if getattr(stage, "verdicts", None) and not isinstance(stage, SelfImitation):
-        yield from _missing("part", "'verdicts' of a build other than self_imitation", (*path, "verdicts"))
+    if getattr(stage, "verdicts", None) and not isinstance(stage, (Advantage, SelfImitation)):
+        yield from _missing("part", "'verdicts' of this dataset", (*path, "verdicts"))

@@ -160,16 +160,42 @@ class Advantage(TreeBuild):
     """Rows with advantages within their group, for policy gradients (GRPO, arXiv:2402.03300)."""
 
     dataset: Literal["advantage"]
-    baseline: Literal["group", "batch", "role", "none"] = "group"
-    """What is taken off the return: the mean of the group, of the stage, of the role, or nothing."""
+    baseline: Literal["group", "leave_one_out", "role", "batch", "none"] = "group"
+    """What is taken off the return: the mean of the group, of the group's others, of the role, of the stage, or nothing."""
     normalise: Flag = True
     """Whether advantages are divided by the standard deviation."""
+    credit: Literal["episode", "turn", "siblings"] = "episode"
+    """Who gets the advantage: the whole episode, each turn for what came after it, or each turn against its siblings in the tree."""
+    discount: Scheduled[Share] = Scheduled.constant(1.0)
+    """How much less the reward of the next turn counts, for `credit: turn`."""
+    channels: Literal["sum", "apart"] = "sum"
+    """`sum`: weighted rewards are added up, then compared. `apart`: environment, tools and each critic are compared by themselves, and the
+    weighted advantages are added up.
+    """
     tool_reward: Scheduled[NonNegative] = Scheduled.constant(0.0)
-    """Reward of a tool call, at most 1 an episode in all."""
+    """Reward of a turn that used a tool without an error."""
+    tool_turns: Scheduled[Count] = Scheduled.constant(10)
+    """Most turns an episode that have it."""
     keep_groups: Scheduled[Share] = Scheduled.constant(1.0)
-    """Share of groups that are kept, those with the widest spread of rewards."""
+    """Share of groups that are kept, those with the widest spread of returns."""
+    drop_equal: Flag = True
+    """Whether groups in which every advantage is 0 are left out."""
     drop_truncated: Flag = False
-    """Whether episodes that were cut short are left out."""
+    """Whether episodes that were cut short are compared but not trained on."""
+    drop_repetitive: Flag = False
+    """The same for episodes in which a run of 20 ids occurs more than 10 times."""
+    draws: Literal["policy", "any"] = "policy"
+    """`policy`: only turns that are plain draws of the policy train. `any`: turns that a search chose train too, without log-probabilities,
+    which only `loss: reinforce` takes.
+    """
+
+    @model_validator(mode="after")
+    def _siblings_alone(self) -> Self:
+        if self.credit == "siblings" and self.baseline not in ("group", "leave_one_out"):
+            raise trouble(
+                "'credit: siblings' compares siblings", path=("baseline",), found=self.baseline, expected="group or leave_one_out"
+            )
+        return self
 
 
 class WorldModel(TreeBuild):

@@ -24,7 +24,7 @@ from agentloop.recipe.schedule import Scheduled
 from agentloop.recipe.settings import Archive, Engine, Environment, Placement, Prompt, Role, Store
 from agentloop.recipe.stage import METRICS, When, Work
 from agentloop.recipe.stages import PLAIN, WORDS
-from agentloop.recipe.train import Train
+from agentloop.recipe.train import Covariance, Replay, Train
 
 HOME = Path(__file__).resolve().parents[2] / "docs" / "recipes.md"
 MARKER = "<!-- Everything below is written by `python -m agentloop.recipe.reference_page`. -->"
@@ -51,6 +51,7 @@ _PARTS_OF_SAMPLE: dict[str, type[Part]] = {
     "`seats: {NAME: ...}`": Seat,
     "`memory`": Memory,
 }
+_PARTS_OF_TRAIN: dict[str, type[Part]] = {"`covariance`": Covariance, "`replay`": Replay}
 _NAMES = {int: "whole number", float: "number", bool: "true or false", str: "text"}
 
 
@@ -67,6 +68,8 @@ def tables() -> str:
         lines += _section(f"### `{kind}`{_available('stage', kind)}", stage, without=Work if issubclass(stage, Work) else Part)
     for title, model in _PARTS_OF_SAMPLE.items():
         lines += _section(f"### {title} of a sample", model)
+    for title, model in _PARTS_OF_TRAIN.items():
+        lines += _section(f"### {title} of a train", model)
     lines += _not_yet()
     return "\n".join(lines).rstrip() + "\n"
 

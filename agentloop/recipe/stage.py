@@ -74,16 +74,16 @@ class Stage(Part):
         for name in type(self).model_fields:
             value = getattr(self, name)
             if isinstance(value, dict):
-                value = {key: _plain(entry, iteration, update) for key, entry in value.items()}
+                value = {key: _now(entry, iteration, update) for key, entry in value.items()}
             else:
-                value = _plain(value, iteration, update)
+                value = _now(value, iteration, update)
             if name != "stages":
                 found[name.rstrip("_")] = value
         return found
 
 
-def _plain(value: object, iteration: int, update: int) -> object:
-    """A number at this iteration and update; what a `tune` stage decides, and whatever is no number, as it is written."""
+def _now(value: object, iteration: int, update: int) -> object:
+    """A schedule's value at this time, what a `tune` stage decides as it is written, and so anything else."""
     if not isinstance(value, Scheduled):
         return value
     return value.at(iteration, update) if value.shape not in ("grid", "tuned") else value.data()

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, Strict, model_serializer, model_validator
 
-from agentloop.recipe.part import Amount, Count, Flag, NonNegative, Positive, Share, trouble
+from agentloop.recipe.part import Amount, Count, Flag, NonNegative, Number, Part, Positive, PositiveShare, Share, trouble
 from agentloop.recipe.reference import References
 from agentloop.recipe.schedule import Scheduled
 from agentloop.recipe.settings import ArtifactType, Rank, Start
@@ -89,6 +89,36 @@ class PreferenceTrain(Train):
     """Form of the loss."""
 
 
+class Covariance(Part):
+    """Tokens that clip-cov takes out of the loss (arXiv:2505.22617): some of those whose covariance of advantage and log-probability lies
+    between two bounds.
+    """
+
+    share: PositiveShare = 0.02
+    """How many, as a share of the trained tokens; at least one."""
+    low: Number = 1.0
+    """Covariance above which a token may sit out."""
+    high: Number = 40.0
+    """Covariance below which it may."""
+
+
+class Replay(Part):
+    """Self-imitation of what a store holds (SPEAR, arXiv:2509.22601): after the new rows, in a pass of its own."""
+
+    size: Count = 2048
+    """Most rows that are replayed at once."""
+    least: NonNegative = 1.5
+    """Nothing is replayed unless more than this many times `size` rows in the store have a return above the baseline."""
+    quantile: Share = 0.5
+    """Which quantile of the mean returns of earlier groups the baseline is."""
+    memory: Count = 10240
+    """Most groups whose mean is remembered."""
+    recalibrate: Flag = True
+    """Whether the advantage of a row is its return less the baseline, and rows below it are dropped; false keeps its old advantage."""
+    covariance: Covariance = Covariance()
+    """Clip-cov of replayed rows."""
+
+
 class PolicyTrain(Train):
     """Policy gradients on rows with behaviour log-probabilities (GRPO, arXiv:2402.03300, and its kin)."""
 
@@ -105,10 +135,20 @@ class PolicyTrain(Train):
     """Weight of the divergence from the adapter's start."""
     aggregate: Literal["token", "sequence", "constant"] = "token"
     """How token losses become one number: mean over tokens, over sequences, or by a constant length (Dr. GRPO)."""
+    length: Count | None = None
+    """The constant length, in trained ids; null is the most of any row."""
+    correction: Scheduled[Positive] | None = None
+    """Cap of the weight that makes up for rows that another version sampled: ratios are then against the training's start, and a token
+    weighs min(correction, start / behaviour). Null takes ratios against the behaviour.
+    """
+    covariance: Covariance = Covariance()
+    """Which tokens `loss: clip_cov` takes out."""
     loss: Literal["clip", "clip_cov", "reinforce"] = "clip"
     """Form of the loss."""
     imitation: Scheduled[NonNegative] = Scheduled.constant(0.0)
     """Weight of rows that come from a store, after recalibration (SPEAR, arXiv:2509.22601)."""
+    replay: Replay = Replay()
+    """How rows of a store are replayed."""
     max_staleness: Amount | None = None
     """Iterations by which a row's adapter may lag behind; null is no limit."""
 

@@ -148,6 +148,7 @@ class Trained:
         loss_last: That of the last step.
         seconds: Wall-clock seconds of the training itself; `startup_seconds` all others (imports, model, rows, saving).
         world_size: Processes that trained together, as they counted themselves.
+        facts: What only this method has to tell: JSON values by name.
     """
 
     adapter_path: str
@@ -162,6 +163,7 @@ class Trained:
     seconds: float
     startup_seconds: float
     world_size: int
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """One JSON object; `from_json` gives an equal record back."""

@@ -39,8 +39,11 @@ def can_share_prefix(model: PreTrainedModel) -> bool:
     return is_plain(model) and config._attn_implementation == "sdpa" and kinds == {"full_attention"} and not windowed
 
 
-def use_masked_head(model: PreTrainedModel) -> None:
-    """Add `owners` to the model's forward, and on a CPU replace its `fused_lm_head=True` path; TRL's forward is behind both."""
+def use_masked_head(model: PreTrainedModel, temperature: float = 1.0) -> None:
+    """Add `owners` to the model's forward, and on a CPU replace its `fused_lm_head=True` path; TRL's forward is behind both.
+
+    `temperature` divides the logits; TRL's own head must have been given the same.
+    """
     inner = model.forward
 
     def forward(
@@ -57,18 +60,18 @@ def use_masked_head(model: PreTrainedModel) -> None:
             return inner(*args, fused_lm_head=fused_lm_head, labels=labels, **kwargs)
         kwargs.pop("num_items_in_batch", None)
         hidden_BTD = self.base_model(*args, **kwargs).last_hidden_state[:, :-1]
-        return _scored(hidden_BTD, labels[:, 1:], self.get_output_embeddings())
+        return _scored(hidden_BTD, labels[:, 1:], self.get_output_embeddings(), temperature)
 
     model.forward = types.MethodType(forward, model)
 
 
-def _scored(hidden_BTD: torch.Tensor, labels_BT: torch.Tensor, head: torch.nn.Module) -> FusedCausalLMOutput:
+def _scored(hidden_BTD: torch.Tensor, labels_BT: torch.Tensor, head: torch.nn.Module, temperature: float) -> FusedCausalLMOutput:
     """What TRL's head returns: shape (B, T - 1) per-token fields, zero where nothing is trained."""
     mask_BT = labels_BT != -100
     chosen_ND, targets_N = hidden_BTD[mask_BT], labels_BT[mask_BT]
     parts = []
     for start in range(0, max(len(targets_N), 1), POSITIONS_A_CHUNK):
-        piece = (head, chosen_ND[start : start + POSITIONS_A_CHUNK], targets_N[start : start + POSITIONS_A_CHUNK])
+        piece = (head, chosen_ND[start : start + POSITIONS_A_CHUNK], targets_N[start : start + POSITIONS_A_CHUNK], temperature)
         parts.append(_log_probs(*piece) if len(targets_N) <= POSITIONS_A_CHUNK else checkpoint(_log_probs, *piece, use_reentrant=False))
     fields = [torch.cat(field) for field in zip(*parts, strict=True)]
     # masked_scatter keeps the graph connected where no position is trained (a process' share may be all filler)
@@ -78,9 +81,11 @@ def _scored(hidden_BTD: torch.Tensor, labels_BT: torch.Tensor, head: torch.nn.Mo
     )
 
 
-def _log_probs(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _log_probs(
+    head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: torch.Tensor, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Log-probability of each target, entropy, and whether the target is the likeliest; each of shape (N,)."""
-    logits_NV = head(hidden_ND).float()
+    logits_NV = head(hidden_ND).float() / temperature
     logprobs_N = -functional.cross_entropy(logits_NV, targets_N, reduction="none")
     with torch.no_grad():
         normaliser_N = torch.logsumexp(logits_NV, dim=-1)

@@ -1,13 +1,14 @@
 """Progress of a training: one JSON line a step in a file that can be read while it grows.
 
 A line holds step, steps, epoch, loss (nats a trained token), learning_rate, gradient_norm, tokens (computed so far), seconds and
-tokens_per_second.
+tokens_per_second, and what the method measures besides.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,14 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 
 class Progress(TrainerCallback):
-    """Writes the file from the main process, and keeps the losses and the count of computed positions."""
+    """Writes the file from the main process, and keeps the losses and the count of computed positions.
 
-    def __init__(self, path: Path) -> None:
+    `measured` names what else of the trainer's logs goes into each line; `courses` keeps it, a list of values by name.
+    """
+
+    def __init__(self, path: Path, measured: Sequence[str] = ()) -> None:
         self._path = path
+        self.courses: dict[str, list[float]] = {name: [] for name in measured}
         self._began = time.monotonic()
         self.losses: list[float] = []
         self.computed_tokens = 0
@@ -43,6 +48,9 @@ class Progress(TrainerCallback):
         if not logs or "loss" not in logs:
             return
         self.losses.append(float(logs["loss"]))
+        measured = {name: float(logs[name]) for name in self.courses if logs.get(name) is not None}
+        for name, value in measured.items():
+            self.courses[name].append(value)
         if not state.is_world_process_zero:
             return
         seconds = time.monotonic() - self._began
@@ -56,6 +64,6 @@ class Progress(TrainerCallback):
             "tokens": self.computed_tokens,
             "seconds": round(seconds, 3),
             "tokens_per_second": round(self.computed_tokens / seconds, 1) if seconds else None,
-        }
+        } | measured
         with self._path.open("a") as file:
             file.write(json.dumps(record) + "\n")

@@ -31,7 +31,7 @@ final:
   - evaluate: {split: test, tasks: 200}
 """
 
-BUILT = ("agent_r",)
+BUILT = ("agent_r", "spear")
 """Methods of which every part is there."""
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from agentloop.dataset.store import open_source
 from agentloop.engine.adapter import adapter_version
 from agentloop.engine.base import AdapterVersion
-from agentloop.loop import references
+from agentloop.loop import references, stores
 from agentloop.loop.context import Context, Outcome, StageRun
-from agentloop.recipe.train import Train
+from agentloop.loop.stages.policy import policy_options
+from agentloop.recipe.train import PolicyTrain, Train
 from agentloop.run.artifact import remove
 from agentloop.run.journal import Output
 from agentloop.training.job import Trained, TrainingJob
@@ -24,12 +25,15 @@ async def train(run: StageRun, context: Context) -> Outcome:
     stage = run.stage
     assert isinstance(stage, Train)
     rows = [path for path in references.paths(stage.from_, run, context.directory) if len(open_source(path))]
+    stored = _stored(run, context)
+    if not isinstance(stage, PolicyTrain):
+        rows += stored
     if not rows:
         named = ", ".join(map(str, stage.from_))
         return Outcome(about={"note": f"no rows to train on in {named}: the adapter stays as it is"})
     output = context.directory.artifact(run.label, "adapter", stage.role)
     remove(output)  # of a training whose end was never journalled
-    job = _job(stage, run, context, rows, output)
+    job = _job(stage, run, context, rows, output, stored)
     await context.serving.make_room()
     trained = await _run(job, context.directory.logs / "training" / run.key.replace("/", "-"))
     version = adapter_version(output, stage.role, run.iteration)
@@ -38,14 +42,32 @@ async def train(run: StageRun, context: Context) -> Outcome:
         {stage.role: _output(context, version, stage.role)},
         tokens={"trained": trained.total_tokens},
         about={
-            "note": f"{trained.rows} rows, {trained.steps} updates, loss {trained.loss_first:.3f} to {trained.loss_last:.3f}",
+            "note": _note(trained),
             "training": {key: value for key, value in asdict(trained).items() if key != "adapter_path"},
             "adapter_check": check,
         },
     )
 
 
-def _job(stage: Train, run: StageRun, context: Context, rows: list[Path], output: Path) -> TrainingJob:
+def _stored(run: StageRun, context: Context) -> list[Path]:
+    """Snapshots of the stores that the stage reads, where they hold anything."""
+    names = stores.in_stores(run.stage.inputs, context.recipe)
+    found = [stores.snapshot(name, run, context.recipe, context.directory) for name in names]
+    return [path for path in found if path is not None]
+
+
+def _note(trained: Trained) -> str:
+    """What a training did, as a person reads it."""
+    note = f"{trained.rows} rows, {trained.steps} updates, loss {trained.loss_first:.3f} to {trained.loss_last:.3f}"
+    if (entropy := trained.facts.get("entropy")) is not None:
+        note += f", entropy {entropy['first']:.3f} to {entropy['last']:.3f}"
+    if replayed := trained.facts.get("replayed"):
+        note += f"; {replayed} of the rows replayed"
+    left_out = ", ".join(f"{count} {reason}" for reason, count in trained.facts.get("left_out", {}).items() if count)
+    return f"{note}; left out: {left_out}" if left_out else note
+
+
+def _job(stage: Train, run: StageRun, context: Context, rows: list[Path], output: Path, stored: list[Path]) -> TrainingJob:
     at = run.schedule_at
     start = context.lineage.start_of(stage.role, stage.start)
     return TrainingJob(
@@ -73,6 +95,7 @@ def _job(stage: Train, run: StageRun, context: Context, rows: list[Path], output
         max_grad_norm=stage.max_grad_norm,
         seed=context.recipe.seed + run.iteration,
         processes=stage.processes,
+        options=policy_options(stage, run, context, stored) if isinstance(stage, PolicyTrain) else {},
     )
 
 
