@@ -156,15 +156,22 @@ def _configuration(
 
 
 def _code_hash(environment: EnvironmentSpec) -> str:
-    """Hash of the benchmark's code: of its file, or of all modules of a shipped one; "" where it comes with an installed package."""
+    """Hash of the benchmark's code: of its file, or of all modules of a shipped one and of those that it derives from; "" where it comes with
+    an installed package.
+    """
+    import inspect
+
+    from agentloop.environment.registry import shipped_folder
     from agentloop.trace.hash import file_hash, folder_hash
 
     if environment.path is None:
         return ""
     if environment.source == "file":
         return file_hash(environment.path)
-    folder = environment.path.parent
-    return folder_hash(folder, names=sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.py")))
+    root = shipped_folder()
+    sources = [Path(inspect.getfile(base)) for base in environment.load().__mro__ if base is not object]
+    folders = {source.parent for source in sources if source.is_relative_to(root)}
+    return folder_hash(root, names=sorted(path.relative_to(root).as_posix() for folder in folders for path in folder.rglob("*.py")))
 
 
 def _kept_results(job: Job) -> dict[str, Any] | None:
