@@ -83,7 +83,8 @@ def _describe(spec: EnvironmentSpec) -> tuple[str, str]:
 
     try:
         environment = spec.make()
-        sizes = " / ".join(str(len(environment.tasks(split))) for split in SPLITS)
+        # What would be downloaded first is not asked for: a listing is quick, and works without a network.
+        sizes = "on the hub" if environment.remote else " / ".join(str(len(environment.tasks(split))) for split in SPLITS)
         description = spec.description() + (f" (needs {environment.needs})" if environment.needs else "")
         environment.close()
         return sizes, description

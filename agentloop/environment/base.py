@@ -55,11 +55,15 @@ class Environment:
         concurrency: Most instances that may play at once on one machine; None means as many as asked for.
         step_timeout: Seconds after which a reset or step counts as failed and the instance is abandoned.
         needs: What has to be installed beyond agentloop, in a few words for people; "" for nothing.
+        remote: What is downloaded when tasks are first asked for, in a few words; "" for nothing. A listing then does not ask.
+        test_only: Whether it is a benchmark alone: only its test split has tasks, and nothing trains on it.
     """
 
     concurrency: int | None = None
     step_timeout: float = 60.0
     needs: str = ""
+    remote: str = ""
+    test_only: bool = False
 
     def tasks(self, split: Split) -> Sequence[Task]:
         """All tasks of a split, in a fixed order. No task may be in two splits."""

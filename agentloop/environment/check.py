@@ -73,6 +73,7 @@ class _Subject:
     tasks: dict[Split, tuple[Task, ...]] = field(default_factory=dict)
     scripts: list[Script] = field(default_factory=list)
     played: list[Played] = field(default_factory=list)
+    test_only: bool = False
 
     def pool(self, concurrency: int = 1) -> EnvironmentPool:
         return EnvironmentPool(self.spec, self.options, concurrency)
@@ -108,6 +109,7 @@ async def _tasks(subject: _Subject) -> str:
         for split in SPLITS:
             subject.tasks[split] = await player.tasks(split)
             again = await player.tasks(split)
+            subject.test_only = player.environment.test_only
             if [(task.id, task.data) for task in again] != [(task.id, task.data) for task in subject.tasks[split]]:
                 raise _NotHeld(f"tasks({split!r}) gave other tasks, or another order, when it was asked again")
     ids = Counter(task.id for tasks in subject.tasks.values() for task in tasks)
@@ -115,8 +117,9 @@ async def _tasks(subject: _Subject) -> str:
     if twice:
         where = [split for split, tasks in subject.tasks.items() if any(task.id == twice[0] for task in tasks)]
         raise _NotHeld(f"{len(twice)} task ids occur more than once, for example {twice[0]!r} in {' and '.join(where)}")
-    if not subject.tasks["train"]:
-        raise _NotHeld("tasks('train') is empty")
+    needed: Split = "test" if subject.test_only else "train"
+    if not subject.tasks[needed]:
+        raise _NotHeld(f"tasks({needed!r}) is empty")
     for task in (task for tasks in subject.tasks.values() for task in tasks):
         if not isinstance(task.id, str) or not task.id:
             raise _NotHeld(f"the id of a task is {task.id!r}, expected a string")

@@ -223,6 +223,9 @@ class Player:
     def _value(self, kind: FailureKind, outcome: Outcome) -> Any:
         if outcome.error is None:
             return outcome.value
+        if isinstance(outcome.error, Mistake):  # the user's to put right, and no failure of this one episode
+            self.broken = True
+            raise outcome.error
         if isinstance(outcome.error, EnvironmentFailure):
             failure = outcome.error
         else:

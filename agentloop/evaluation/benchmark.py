@@ -14,7 +14,10 @@ from pathlib import Path
 
 from agentloop.engine.base import BASE, Engine
 from agentloop.environment.base import Task
+from agentloop.evaluation.expenses import Expenses
+from agentloop.evaluation.intervals import Cluster
 from agentloop.evaluation.measure import Measurement, Tally
+from agentloop.evaluation.samples import Samples
 from agentloop.sampling.beginning import tree_ids
 from agentloop.sampling.episode import Pool
 from agentloop.sampling.group import Origin, SamplingReport, sample_groups
@@ -33,8 +36,11 @@ class Evaluation:
     """What an evaluation found.
 
     Attributes:
-        measurements: Success, reward, turns, tokens and failures, each with its interval.
-        tally: The sums by task behind them, for a paired comparison.
+        measurements: Success, reward, turns, tokens and failures, and with several samples of a task pass@k and maj@k, each with its
+            interval.
+        tally: The sums by task behind the first five.
+        samples: What became of each task's samples, behind the others.
+        expenses: How long the episodes took.
         tokens: What all episodes that were kept cost.
         failures: Broken episodes by kind.
         trees: The artifact with all episodes.
@@ -43,6 +49,8 @@ class Evaluation:
 
     measurements: tuple[Measurement, ...]
     tally: Tally
+    samples: Samples
+    expenses: Expenses
     tokens: Tokens
     failures: dict[str, int]
     trees: Path
@@ -54,6 +62,10 @@ class Evaluation:
             if measurement.name == name:
                 return measurement
         raise KeyError(name)
+
+    def sums(self) -> dict[str, dict[str, Cluster]]:
+        """For every measurement, for every task, how many episodes and what they add up to: what a paired comparison is made from."""
+        return {name: by_task for name, by_task in {**self.tally.sums, **self.samples.sums()}.items() if by_task}
 
 
 async def evaluate(
@@ -99,17 +111,24 @@ async def evaluate(
 
 def evaluate_trees(path: Path, *, stage: str = "", iteration: str = "", sampling: SamplingReport | None = None) -> Evaluation:
     """Measure trees that exist; they are read once, a few at a time."""
-    sums = Tally()
+    sums, samples, expenses = Tally(), Samples(), Expenses()
 
     def counted() -> Iterator[Tree]:
         for tree in read_trees(path):
-            sums.add(tree)
+            for counter in (sums, samples, expenses):
+                counter.add(tree)
             yield tree
 
     tokens = Ledger.of_trees(counted(), stage).total()
+    of_samples = [
+        Measurement(name, found.value, found.low, found.high, found.n, found.tasks, stage, iteration)
+        for name, found in samples.estimates().items()
+    ]
     return Evaluation(
-        measurements=tuple(sums.measurements(stage=stage, iteration=iteration)),
+        measurements=(*sums.measurements(stage=stage, iteration=iteration), *of_samples),
         tally=sums,
+        samples=samples,
+        expenses=expenses,
         tokens=tokens,
         failures=dict(sums.failures),
         trees=path,

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from agentloop.engine.base import EngineInfo
+from agentloop.environment.base import Task
 from agentloop.evaluation.benchmark import Evaluation
 from agentloop.evaluation.configuration import Configuration
-from agentloop.evaluation.measure import compare
+from agentloop.evaluation.expenses import Price
+from agentloop.evaluation.measure import SHARES, compare
 from agentloop.sampling.prompt import Preface
-from agentloop.trace.hash import trees_hash
+from agentloop.trace.hash import content_hash, trees_hash
 from agentloop.trace.store import read_trees
 
 
@@ -21,10 +25,12 @@ def results(
     evaluations: Mapping[str, Evaluation],
     *,
     folder: Path,
+    tasks: Sequence[Task],
     engine: EngineInfo,
     adapter: Mapping[str, Any] | None,
     preface: Preface,
     versions: Mapping[str, str],
+    price: Price | None = None,
     seconds: float,
 ) -> dict[str, Any]:
     """The whole file as a JSON value.
@@ -33,20 +39,23 @@ def results(
         configuration: What was asked for.
         evaluations: What was found, by subject, "adapter" or "base"; the first is what the others are compared with.
         folder: Where the results lie; the trees are named relative to it.
+        tasks: What was played; their hash tells whether two results are of the same tasks.
         engine: What played.
         adapter: Name, path and hash of the adapter and what its check found; None for the bare base.
         preface: What preceded the first observations.
         versions: Of the packages that took part.
+        price: What tokens cost; None leaves the cost out.
         seconds: Wall-clock seconds of this attempt, the engine's start included.
     """
     found: dict[str, Any] = {
         "configuration": configuration.to_json(),
         "fingerprint": configuration.fingerprint(),
+        "tasks": {"count": len(tasks), "hash": content_hash([[task.id, task.data] for task in tasks], without=())},
         "engine": asdict(engine),
         "adapter": None if adapter is None else dict(adapter),
         "versions": dict(versions),
         "prompt": _prompt(preface, evaluations),
-        "results": {name: _result(evaluation, folder) for name, evaluation in evaluations.items()},
+        "results": {name: _result(evaluation, folder, price) for name, evaluation in evaluations.items()},
         "seconds": round(seconds, 3),
     }
     first, *others = evaluations
@@ -59,10 +68,24 @@ def results(
     return found
 
 
-def _result(evaluation: Evaluation, folder: Path) -> dict[str, Any]:
+def results_text(found: Mapping[str, Any]) -> str:
+    """The text of `results.json`: sorted and indented, with the two numbers of a task on one line."""
+    text = json.dumps(found, indent=2, sort_keys=True, ensure_ascii=False)
+    return _NUMBERS.sub(lambda pair: f"[{pair[1]}, {pair[2]}]", text) + "\n"
+
+
+_NUMBERS = re.compile(r"\[\s+(-?[\d.e+-]+),\s+(-?[\d.e+-]+)\s+\]")
+"""A pair of numbers over several lines."""
+
+
+def _result(evaluation: Evaluation, folder: Path, price: Price | None) -> dict[str, Any]:
     report = evaluation.sampling
+    sums = evaluation.sums()
     return {
         "measurements": [asdict(measurement) for measurement in evaluation.measurements],
+        "expenses": evaluation.expenses.to_json(evaluation.tokens, price),
+        "by_task": {name: {task: list(cluster) for task, cluster in by_task.items()} for name, by_task in sums.items()},
+        "shares": sorted(name for name in sums if name in SHARES or "@" in name or (name == "reward" and evaluation.tally.binary_reward)),
         "failures": evaluation.failures,
         "tokens": asdict(evaluation.tokens),
         "trees": evaluation.trees.relative_to(folder).as_posix(),

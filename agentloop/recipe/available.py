@@ -30,7 +30,7 @@ AVAILABLE: dict[str, frozenset[str]] = {
     "critic": frozenset({"outcome", "rubric", "first_error", "pairwise", "scoring"}),
     "dataset": frozenset({"self_imitation", "reflection", "direct_revision", "optimal_only", "preference", "advantage", "mix"}),
     "training method": frozenset({"sft", "grpo"}),
-    "metric": frozenset({"success", "reward", "turns", "tokens"}),
+    "metric": frozenset({"success", "reward", "turns", "tokens", "pass", "majority"}),
     "overflow policy": frozenset({"stop", "window", "summarise"}),
     "part": frozenset(
         {

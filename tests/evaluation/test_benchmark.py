@@ -38,7 +38,11 @@ async def test_it_measures_what_its_trees_hold(tmp_path: Path) -> None:
     found = await evaluated(tmp_path / "dev.parquet", engine)
     trees = list(read_trees(found.trees))
     assert [tree.id for tree in trees] == [f"001/dev/train-{number}" for number in range(8)]
-    assert list(found.measurements) == measure(trees, stage="dev", iteration="001")
+    assert list(found.measurements[:5]) == measure(trees, stage="dev", iteration="001")
+    assert [measurement.name for measurement in found.measurements[5:]] == ["pass@2"]
+    solved = [sum(leaf.success is True for leaf in tree.leaves()) for tree in trees]
+    assert found["pass@2"].value == sum(count > 0 for count in solved) / 8
+    assert set(found.sums()) == {"success", "reward", "turns", "tokens", "failures", "pass@2"}
     assert found["success"].n == 16 and found["success"].tasks == 8 and 0 < found["success"].value < 1
     assert found.tokens.prompt == sum(len(request.prompt_ids) for request in engine.requests)
     assert found.tokens.generated == sum(len(answer.ids) for answer in engine.answers.values())

@@ -95,7 +95,16 @@ def _measurements(run: StageRun, context: Context, stage: Evaluate, adapter: str
     """The measurements as lines of `metrics.jsonl`."""
     more = {"adapter": adapter, "split": stage.split, "seed": context.recipe.seed, "iteration": run.label}
     wanted = {*stage.metrics, "success", "failures"}
-    return [asdict(measurement) | more for measurement in evaluation.measurements if measurement.name in wanted]
+    samples = stage.samples.at(run.schedule_at)
+    found = [(_metric(measurement.name, samples), measurement) for measurement in evaluation.measurements]
+    if samples == 1:  # one sample passes where it succeeds, and is its own majority
+        found += [(name, measurement) for name in ("pass", "majority") for _, measurement in found if measurement.name == "success"]
+    return [asdict(measurement) | more | {"name": name} for name, measurement in found if name in wanted]
+
+
+def _metric(name: str, samples: int) -> str:
+    """A measurement's name in the language of recipes: pass@n and maj@n of all n samples are "pass" and "majority"."""
+    return {f"pass@{samples}": "pass", f"maj@{samples}": "majority"}.get(name, name)
 
 
 def _record(run: StageRun, context: Context, evaluations: dict[str, Evaluation], measurements: list[dict[str, Any]]) -> dict[str, Any]:
