@@ -156,8 +156,8 @@ def _configuration(
 
 
 def _code_hash(environment: EnvironmentSpec) -> str:
-    """Hash of the benchmark's code: of its file, or of all modules of a shipped one and of those that it derives from; "" where it comes with
-    an installed package.
+    """Hash of the benchmark's code: of its file, or of all modules of a shipped one and of those that it derives from; "" where it comes
+    with an installed package.
     """
     import inspect
 
