@@ -46,7 +46,8 @@ def load_rows(job: TrainingJob) -> RowData:
         Mistake: Weights other than 1 (not built yet), a mask on a first id, or rows longer than `max_length` where these are refused.
         RunFailed: There is nothing to train on.
     """
-    rows = [row for path in job.rows for row in open_rows(path) if job.role is None or row.role == job.role]
+    every = [row for path in job.rows for row in open_rows(path)]
+    rows = [row for row in every if job.role is None or row.role == job.role]
     for row in rows:
         _check(row)
     fitting = [row for row in rows if job.max_length is None or len(row.input_ids) <= job.max_length]
@@ -60,9 +61,9 @@ def load_rows(job: TrainingJob) -> RowData:
         )
     if not any(any(row.mask) for row in fitting):
         which = f" of role {job.role!r}" if job.role else ""
-        raise RunFailed(
-            f"no rows{which} to train on in {', '.join(job.rows)} ({skipped} skipped as too long); sample more tasks or lower min_reward"
-        )
+        others = sorted({row.role for row in every} - {job.role})
+        cure = f"they are of {', '.join(others)}" if others and not rows else "sample more tasks or lower min_reward"
+        raise RunFailed(f"no rows{which} to train on in {', '.join(job.rows)} ({skipped} skipped as too long); {cure}")
     fitting.sort(key=lambda row: row.id)
     if job.max_rows is not None and len(fitting) > job.max_rows:
         chosen = sorted(random.Random(job.seed).sample(range(len(fitting)), job.max_rows))

@@ -249,12 +249,12 @@ def test_an_adapter_of_another_shape_is_not_gone_on_from(make_job: MakeJob, tmp_
 
 
 def test_no_rows_are_a_failed_run(make_job: MakeJob, tmp_path: Path):
-    for rows, changes in (
-        ([], {}),
-        (random_rows(2), {"role": "critic"}),
-        (random_rows(2, longest=40), {"max_length": 3, "too_long": "skip"}),
+    for rows, changes, says in (
+        ([], {}, r"\(0 skipped as too long\); sample more tasks"),
+        (random_rows(2), {"role": "critic"}, r"of role 'critic' to train on in .*; they are of actor"),
+        (random_rows(2, longest=40), {"max_length": 3, "too_long": "skip"}, r"\(2 skipped as too long\)"),
     ):
-        with pytest.raises(RunFailed, match="no rows"):
+        with pytest.raises(RunFailed, match=f"no rows.*{says}"):
             run(make_job(rows, **changes), tmp_path)
 
 
