@@ -72,9 +72,11 @@ class Train(Work):
 
 
 class SupervisedTrain(Train):
-    """Supervised fine-tuning: cross-entropy on the masked ids, rows weighted by their weight."""
+    """Supervised fine-tuning: cross-entropy on the masked ids, rows weighted by their weight; below zero, a row is unlearnt."""
 
     method: Literal["sft"] = "sft"
+    aggregate: Literal["token", "row"] = "token"
+    """What the sum of weighted losses is divided by: trained ids, or rows, each the mean of its own ids. Never the sum of weights."""
 
 
 class PreferenceTrain(Train):

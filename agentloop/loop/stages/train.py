@@ -6,13 +6,14 @@ import asyncio
 import threading
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from agentloop.dataset.store import open_source
 from agentloop.engine.adapter import adapter_version
 from agentloop.engine.base import AdapterVersion
 from agentloop.loop import references
 from agentloop.loop.context import Context, Outcome, StageRun
-from agentloop.recipe.train import Train
+from agentloop.recipe.train import SupervisedTrain, Train
 from agentloop.run.artifact import remove
 from agentloop.run.journal import Output
 from agentloop.training.job import Trained, TrainingJob
@@ -72,7 +73,13 @@ def _job(stage: Train, run: StageRun, context: Context, rows: list[Path], output
         max_grad_norm=stage.max_grad_norm,
         seed=context.recipe.seed + run.iteration,
         processes=stage.processes,
+        options=_options(stage),
     )
+
+
+def _options(stage: Train) -> dict[str, Any]:
+    """What only this method knows."""
+    return {"aggregate": stage.aggregate} if isinstance(stage, SupervisedTrain) else {}
 
 
 async def _run(job: TrainingJob, work: Path) -> Trained:
