@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, Strict, model_serializer, model_validator
 
-from agentloop.recipe.part import Amount, Count, Flag, NonNegative, Positive, Share, trouble
+from agentloop.recipe.part import Amount, Count, Flag, NonNegative, Number, Positive, Share, trouble
 from agentloop.recipe.reference import References
 from agentloop.recipe.schedule import Scheduled
 from agentloop.recipe.settings import ArtifactType, Rank, Start
@@ -80,7 +80,9 @@ class SupervisedTrain(Train):
 
 
 class PreferenceTrain(Train):
-    """Direct preference optimisation (arXiv:2305.18290) on pairs of rows."""
+    """Direct preference optimisation (arXiv:2305.18290) on pairs, `dataset: preference`; with `loss: kto` on single rows of any return. The
+    reference is what the training continues.
+    """
 
     method: Literal["dpo"]
     beta: Scheduled[Positive] = Scheduled.constant(0.1)
@@ -88,7 +90,13 @@ class PreferenceTrain(Train):
     learning_rate: Scheduled[Positive] = Scheduled.constant(5e-6)
     """Highest learning rate."""
     loss: Literal["sigmoid", "simpo", "orpo", "kto"] = "sigmoid"
-    """Form of the loss."""
+    """Form of the loss: DPO, SimPO (arXiv:2405.14734), ORPO (arXiv:2403.07691), or KTO (arXiv:2402.01306)."""
+    margin: Scheduled[NonNegative] = Scheduled.constant(0.5)
+    """SimPO's target margin."""
+    imitation: Scheduled[NonNegative] = Scheduled.constant(0.0)
+    """Weight of the better side's mean negative log-likelihood, which is added (RPO, arXiv:2404.19733); not with KTO."""
+    desirable: Scheduled[Number] = Scheduled.constant(1.0)
+    """KTO's least return of a row to follow; the others are to avoid."""
 
 
 class PolicyTrain(Train):

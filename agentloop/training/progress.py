@@ -1,7 +1,7 @@
 """Progress of a training: one JSON line a step in a file that can be read while it grows.
 
 A line holds step, steps, epoch, loss (nats a trained token), learning_rate, gradient_norm, tokens (computed so far), seconds and
-tokens_per_second.
+tokens_per_second; a training on preferences adds its measures (`MEASURES`), means over the step's examples.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+MEASURES = ("preferred", "margin", "divergence")
+"""Share of the examples on whose better side the policy is, by how much in units of the loss, and KTO's baseline z0 in nats."""
 
 
 class Progress(TrainerCallback):
@@ -56,6 +59,7 @@ class Progress(TrainerCallback):
             "tokens": self.computed_tokens,
             "seconds": round(seconds, 3),
             "tokens_per_second": round(self.computed_tokens / seconds, 1) if seconds else None,
+            **{name: float(logs[name]) for name in MEASURES if name in logs},
         }
         with self._path.open("a") as file:
             file.write(json.dumps(record) + "\n")

@@ -14,7 +14,7 @@ from pathlib import Path
 from agentloop.errors import Mistake, nearest
 from agentloop.training.job import Trained, TrainingJob
 
-_METHODS = {"sft": "agentloop.training.sft"}
+_METHODS = {"dpo": "agentloop.training.dpo", "kto": "agentloop.training.kto", "sft": "agentloop.training.sft"}
 
 
 def names() -> tuple[str, ...]:

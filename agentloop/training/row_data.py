@@ -12,14 +12,29 @@ from typing import Any, Literal, Protocol, TypeVar, get_args
 
 from agentloop.dataset.row import Row
 from agentloop.dataset.row_file import open_rows
-from agentloop.errors import Mistake, RunFailed, nearest
+from agentloop.errors import Mistake, RunFailed
 from agentloop.training.job import TrainingJob
+from agentloop.training.options import one_of, read_options
 
 IGNORED = -100
 """Label of ids that are not trained on; the value that torch's cross entropy and TRL agree on."""
 
 Aggregate = Literal["token", "row"]
 """What the sum of the weighted losses of a batch is divided by: its trained ids, or its rows (each row is then the mean of its own ids)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowOptions:
+    """Options of SFT.
+
+    Attributes:
+        aggregate: What the sum of weighted losses is divided by.
+    """
+
+    aggregate: Aggregate = "token"
+
+    def __post_init__(self) -> None:
+        one_of("aggregate", self.aggregate, get_args(Aggregate))
 
 
 class TrainingData(Protocol):
@@ -123,10 +138,10 @@ def load_rows(job: TrainingJob) -> RowData:
         Mistake: A mask on a first id, a weight that is no number, or rows longer than `max_length` where these are refused.
         RunFailed: There is nothing to train on.
     """
-    aggregate = _aggregate(job)
+    aggregate = read_options(job, RowOptions).aggregate
     rows = [row for path in job.rows for row in open_rows(path) if job.role is None or row.role == job.role]
     for row in rows:
-        _check(row)
+        check_row(row)
     chosen, skipped = select(rows, [len(row.input_ids) for row in rows], job)
     if not any(any(row.mask) for row in chosen):
         raise nothing_to_train_on(job, skipped)
@@ -175,14 +190,8 @@ def nothing_to_train_on(job: TrainingJob, skipped: int) -> RunFailed:
     )
 
 
-def _aggregate(job: TrainingJob) -> Aggregate:
-    found: Aggregate = job.options.get("aggregate", "token")
-    if found not in (known := get_args(Aggregate)):
-        raise Mistake("unknown aggregate of a training", found=found, expected=f"one of {', '.join(known)}", nearest=nearest(found, known))
-    return found
-
-
-def _check(row: Row) -> None:
+def check_row(row: Row) -> None:
+    """Raises `Mistake` where a row trains on its first id or has a weight that is no number."""
     if row.mask and row.mask[0]:
         raise Mistake(f"row {row.id} trains on its first id, which nothing precedes", expected="mask[0] == 0")
     for weight in (row.weight, *(row.token_weights or ())):

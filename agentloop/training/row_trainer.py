@@ -7,7 +7,8 @@ batches of all pieces and processes of an optimiser step, so a step does not dep
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from datasets import Dataset
@@ -16,6 +17,18 @@ from trl import SFTTrainer
 from agentloop.training.batches import BatchOrder
 from agentloop.training.job import TrainingJob
 from agentloop.training.reference import as_reference
+
+
+class Scores(NamedTuple):
+    """What an objective makes of a batch.
+
+    Attributes:
+        losses: Losses that add up to the batch's, of any shape.
+        measures: Values by name, one an example, whose means go to the progress; the names are the same for every batch.
+    """
+
+    losses: torch.Tensor
+    measures: Mapping[str, torch.Tensor] = MappingProxyType({})
 
 
 class Objective(Protocol):
@@ -32,8 +45,8 @@ class Objective(Protocol):
     @property
     def compares(self) -> bool: ...
 
-    def __call__(self, logprobs: torch.Tensor, reference: torch.Tensor | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Losses that add up to the batch's, of any shape.
+    def __call__(self, logprobs: torch.Tensor, reference: torch.Tensor | None, batch: Mapping[str, torch.Tensor]) -> Scores:
+        """Losses and measures of a batch.
 
         Args:
             logprobs: Log-probability of each id but the first, 0 where it has no label; shape (B, T - 1).
@@ -74,15 +87,23 @@ class RowTrainer(SFTTrainer):
         if objective is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         own = {name: inputs.pop(name) for name in objective.takes}
-        del inputs["count"]
+        count = inputs.pop("count")
         reference = self._reference(inputs) if objective.compares else None
 
         def scored(**keywords: Any) -> Any:
             outputs = model(**keywords)
-            outputs.log_probs = -objective(outputs.log_probs, reference, own)  # TRL takes the negative sum and divides
+            losses, measures = objective(outputs.log_probs, reference, own)
+            self._note(measures, count)
+            outputs.log_probs = -losses  # TRL takes the negative sum and divides
             return outputs
 
         return super().compute_loss(scored, inputs, return_outputs, num_items_in_batch)
+
+    def _note(self, measures: Mapping[str, torch.Tensor], count: torch.Tensor) -> None:
+        """Means over the examples of all processes that are no fillers; TRL averages them over pieces and logs them."""
+        for name, values in measures.items():
+            total, number = self.accelerator.reduce(torch.stack([values.sum() * (count > 0), count.to(values)]), "sum")
+            self._metrics["train"][name].append((total / number.clamp(min=1)).item())
 
     def _reference(self, inputs: dict[str, Any]) -> torch.Tensor:
         """Log-probabilities under the policy that the training began with; shape (B, T - 1)."""

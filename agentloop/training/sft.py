@@ -31,7 +31,7 @@ from agentloop.training.masked_head import can_share_prefix, is_plain, use_maske
 from agentloop.training.progress import Progress
 from agentloop.training.reference import keep_reference
 from agentloop.training.row_data import RowData, TrainingData, load_rows
-from agentloop.training.row_trainer import Objective, RowTrainer
+from agentloop.training.row_trainer import Objective, RowTrainer, Scores
 from agentloop.training.world import asserted_world_size, uses_cuda
 
 
@@ -42,8 +42,9 @@ class Imitation:
     compares: bool
     takes: tuple[str, ...] = ("weights",)
 
-    def __call__(self, logprobs: torch.Tensor, reference: torch.Tensor | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        return token_losses(logprobs, batch["weights"][:, 1:], reference)
+    def __call__(self, logprobs: torch.Tensor, reference: torch.Tensor | None, batch: Mapping[str, torch.Tensor]) -> Scores:
+        """The loss of each token; shape (B, T - 1)."""
+        return Scores(token_losses(logprobs, batch["weights"][:, 1:], reference))
 
 
 def run(job: TrainingJob, work_dir: Path) -> Trained:

@@ -13,7 +13,7 @@ from agentloop.engine.adapter import adapter_version
 from agentloop.engine.base import AdapterVersion
 from agentloop.loop import references
 from agentloop.loop.context import Context, Outcome, StageRun
-from agentloop.recipe.train import SupervisedTrain, Train
+from agentloop.recipe.train import PreferenceTrain, SupervisedTrain, Train
 from agentloop.run.artifact import remove
 from agentloop.run.journal import Output
 from agentloop.training.job import Trained, TrainingJob
@@ -53,7 +53,7 @@ def _job(stage: Train, run: StageRun, context: Context, rows: list[Path], output
         model_name=context.model.name,
         rows=tuple(str(path) for path in rows),
         output=str(output),
-        method=str(stage.model_dump()["method"]),
+        method=_method(stage),
         start=None if start is None else str(start.path),
         role=stage.role,
         rank=stage.rank,
@@ -73,13 +73,24 @@ def _job(stage: Train, run: StageRun, context: Context, rows: list[Path], output
         max_grad_norm=stage.max_grad_norm,
         seed=context.recipe.seed + run.iteration,
         processes=stage.processes,
-        options=_options(stage),
+        options=_options(stage, at),
     )
 
 
-def _options(stage: Train) -> dict[str, Any]:
+def _method(stage: Train) -> str:
+    """The trainer's name: KTO reads other rows than DPO does, and is a trainer of its own."""
+    return "kto" if isinstance(stage, PreferenceTrain) and stage.loss == "kto" else str(stage.model_dump()["method"])
+
+
+def _options(stage: Train, at: int) -> dict[str, Any]:
     """What only this method knows."""
-    return {"aggregate": stage.aggregate} if isinstance(stage, SupervisedTrain) else {}
+    if isinstance(stage, SupervisedTrain):
+        return {"aggregate": stage.aggregate}
+    if not isinstance(stage, PreferenceTrain):
+        return {}
+    if stage.loss == "kto":
+        return {"beta": stage.beta.at(at), "desirable": stage.desirable.at(at)}
+    return {"loss": stage.loss, **{name: getattr(stage, name).at(at) for name in ("beta", "margin", "imitation")}}
 
 
 async def _run(job: TrainingJob, work: Path) -> Trained:
