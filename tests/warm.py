@@ -127,12 +127,19 @@ class WarmStart:
         return out.with_name(f"{out.name}.log")
 
     def train(self, job: TrainingJob, work: Path, log: IO[bytes]) -> WarmProcess:
-        """In place of `agentloop.training.launch.start`, for one process."""
-        assert job.processes == 1, "torchrun starts its own processes"
+        """In place of `agentloop.training.launch.start`. Of several processes, which find each other by what torchrun would tell them, the
+        first is returned; the others go with it when the pipe closes that all of them read.
+        """
         read, write = os.pipe()
+        stdin = os.fdopen(write, "wb", 0)
+        arguments = [str(work / "job.json"), str(work)]
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(job.processes)}
         try:
-            arguments = [str(work / "job.json"), str(work)]
-            return self._start("run_worker", arguments, launch.environment(job), read, log.fileno(), stdin=os.fdopen(write, "wb", 0))
+            for rank in reversed(range(job.processes)):
+                place = meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank)} if job.processes > 1 else {}
+                environment = {**launch.environment(job), **place}
+                process = self._start("run_worker", arguments, environment, read, log.fileno(), stdin=None if rank else stdin)
+            return process
         finally:
             os.close(read)
 
@@ -247,6 +254,13 @@ def _run_worker(*arguments: str) -> int:
 
 
 FUNCTIONS: dict[str, Callable[..., int]] = {"run_agentloop": _run_agentloop, "run_worker": _run_worker}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _exists(pid: int) -> bool:

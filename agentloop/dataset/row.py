@@ -38,8 +38,9 @@ class Row:
         input_ids: Ids exactly as the model saw and produced them; shape (T,).
         mask: 1 where the id is trained on (the model's own tokens, stop token included), else 0; shape (T,).
         logprobs: Behaviour log-probabilities at masked positions, 0.0 elsewhere; shape (T,); None for authored rows.
-        weight: Weight of the row in the loss.
+        weight: Factor of the row's loss in imitation; below zero, the row is unlearnt.
         advantages: Advantage of each masked id for policy gradients, 0.0 elsewhere; shape (T,); None where the builder made none.
+        token_weights: Factor of each masked id's loss beside the row's; shape (T,); None where all are 1.
         role: Role whose adapter learns it.
         task: Id of the task, so that rows of a task can be grouped and capped.
         reward: Return of the episode.
@@ -62,11 +63,13 @@ class Row:
     provenance: Provenance
     weight: float = 1.0
     advantages: tuple[float, ...] | None = None
+    token_weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        lengths = {len(values) for values in (self.input_ids, self.mask, self.logprobs, self.advantages) if values is not None}
+        fields = (self.input_ids, self.mask, self.logprobs, self.advantages, self.token_weights)
+        lengths = {len(values) for values in fields if values is not None}
         if len(lengths) != 1:
-            raise ValueError(f"row {self.id}: ids, mask, log-probabilities and advantages differ in length: {sorted(lengths)}")
+            raise ValueError(f"row {self.id}: ids, mask, log-probabilities, advantages and weights differ in length: {sorted(lengths)}")
 
     @property
     def trained(self) -> int:

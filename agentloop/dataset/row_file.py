@@ -7,7 +7,7 @@ authored: nobody is known to have sampled them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ _OPTIONAL: dict[str, type | tuple[type, ...]] = {
     "id": str,
     "logprobs": list,
     "advantages": list,
+    "token_weights": list,
     "role": str,
     "task": str,
     "reward": (int, float),
@@ -115,15 +116,15 @@ def _row(record: Any, file: str, line: int) -> Row:
         if key in record and (not isinstance(record[key], kind) or isinstance(record[key], bool)):
             raise wrong(f"{key!r} has the wrong type", found=record[key])
     ids, mask = record["input_ids"], record["mask"]
-    logprobs, advantages = record.get("logprobs"), record.get("advantages")
+    numbers = {name: record.get(name) for name in ("logprobs", "advantages", "token_weights")}
     if (other := next((i for i in ids if not _is_id(i)), None)) is not None:
         raise wrong("'input_ids' must hold token ids", found=other)
-    for name, values in (("logprobs", logprobs), ("advantages", advantages)):
+    for name, values in numbers.items():
         if (other := next((p for p in values or () if isinstance(p, bool) or not isinstance(p, (int, float))), None)) is not None:
             raise wrong(f"{name!r} must hold numbers", found=other)
     if (other := next((m for m in mask if m not in (0, 1)), None)) is not None:
         raise wrong("'mask' must hold 0 and 1", found=other)
-    for name, values in (("mask", mask), ("logprobs", logprobs), ("advantages", advantages)):
+    for name, values in {"mask": mask, **numbers}.items():
         if values is not None and len(values) != len(ids):
             raise wrong(f"{name!r} must be as long as 'input_ids'", found=len(values), expected=str(len(ids)))
     if not any(mask):
@@ -136,14 +137,19 @@ def _row(record: Any, file: str, line: int) -> Row:
         id=record.get("id") or row_id(ids, mask, weight, provenance),
         input_ids=tuple(ids),
         mask=tuple(int(m) for m in mask),
-        logprobs=None if logprobs is None else tuple(map(float, logprobs)),
+        logprobs=_floats(numbers["logprobs"]),
         role=record.get("role", "actor"),
         task=record.get("task", ""),
         reward=float(record.get("reward", 0.0)),
-        authored=logprobs is None,
+        authored=numbers["logprobs"] is None,
         adapter=record.get("adapter", "base"),
         temperature=float(record.get("temperature", 1.0)),
         provenance=provenance,
         weight=weight,
-        advantages=None if advantages is None else tuple(map(float, advantages)),
+        advantages=_floats(numbers["advantages"]),
+        token_weights=_floats(numbers["token_weights"]),
     )
+
+
+def _floats(values: Sequence[float] | None) -> tuple[float, ...] | None:
+    return None if values is None else tuple(map(float, values))

@@ -1,7 +1,7 @@
 """How a row lies in an Arrow table: the schema, its versions, and both directions of the conversion.
 
-Version 2 adds to the provenance the turns that a row has as context only; rows of version 1 have none. Version 3 adds advantages, which
-earlier rows do not have.
+Version 2 adds to the provenance the turns that a row has as context only; rows of version 1 have none. Version 3 adds advantages, and
+version 4 weights of single ids, which earlier rows do not have.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pyarrow as pa
 from agentloop.dataset.row import Provenance, Row
 from agentloop.dataset.row_format import RowFormat
 
-VERSION = 3
+VERSION = 4
 """Version of the schema, kept in each file's metadata under `VERSION_KEY`; a reader refuses versions that it does not know."""
 
 VERSION_KEY = b"agentloop.rows.version"
@@ -32,6 +32,7 @@ PROVENANCE_1 = pa.struct(
 )
 PROVENANCE = pa.struct([*PROVENANCE_1, ("context", pa.list_(pa.string()))])
 ADVANTAGES = pa.field("advantages", pa.list_(pa.float32()))
+TOKEN_WEIGHTS = pa.field("token_weights", pa.list_(pa.float32()))
 
 
 def _schema(provenance: pa.StructType, *more: pa.Field) -> pa.Schema:
@@ -54,7 +55,7 @@ def _schema(provenance: pa.StructType, *more: pa.Field) -> pa.Schema:
     )
 
 
-SCHEMA = _schema(PROVENANCE, ADVANTAGES).with_metadata({VERSION_KEY: str(VERSION).encode()})
+SCHEMA = _schema(PROVENANCE, ADVANTAGES, TOKEN_WEIGHTS).with_metadata({VERSION_KEY: str(VERSION).encode()})
 
 
 def to_record(row: Row) -> dict[str, Any]:
@@ -73,12 +74,13 @@ def to_record(row: Row) -> dict[str, Any]:
         "weight": row.weight,
         "provenance": provenance_record(row.provenance),
         "advantages": None if row.advantages is None else list(row.advantages),
+        "token_weights": None if row.token_weights is None else list(row.token_weights),
     }
 
 
 def from_record(record: Mapping[str, Any]) -> Row:
     """The row of a complete record, as `to_record` gives it, of this version or an earlier one."""
-    advantages = record.get("advantages")
+    advantages, token_weights = record.get("advantages"), record.get("token_weights")
     return Row(
         id=record["id"],
         input_ids=tuple(record["input_ids"]),
@@ -93,6 +95,7 @@ def from_record(record: Mapping[str, Any]) -> Row:
         provenance=provenance_of(record["provenance"]),
         weight=record["weight"],
         advantages=None if advantages is None else tuple(advantages),
+        token_weights=None if token_weights is None else tuple(token_weights),
     )
 
 
@@ -121,15 +124,17 @@ def provenance_of(record: Mapping[str, Any]) -> Provenance:
 
 
 def row_digest(row: Row) -> bytes:
-    """SHA-256 of everything in the row, log-probabilities and advantages at the float32 that is stored.
+    """SHA-256 of everything in the row, log-probabilities, advantages and weights of ids at the float32 that is stored.
 
-    A row without advantages has the digest that it had before there were any.
+    A row without advantages or without weights of ids has the digest that it had before there were any.
     """
     digest = hashlib.sha256()
     for numbers, code in ((row.input_ids, "i"), (row.mask, "b"), (row.logprobs, "f")):
         digest.update(b"-" if numbers is None else packed(numbers, code))
     if row.advantages is not None:
         digest.update(packed(row.advantages, "f"))
+    if row.token_weights is not None:
+        digest.update(b"token_weights" + packed(row.token_weights, "f"))
     words = (row.id, row.role, row.task, row.reward, row.authored, row.adapter, row.temperature, row.weight)
     digest.update(repr((words, provenance_words(row.provenance))).encode())
     return digest.digest()
@@ -148,7 +153,12 @@ def packed(numbers: Sequence[float], code: str) -> bytes:
 ROWS: RowFormat[Row] = RowFormat(
     "rows",
     VERSION_KEY,
-    {b"1": _schema(PROVENANCE_1), b"2": _schema(PROVENANCE), str(VERSION).encode(): _schema(PROVENANCE, ADVANTAGES)},
+    {
+        b"1": _schema(PROVENANCE_1),
+        b"2": _schema(PROVENANCE),
+        b"3": _schema(PROVENANCE, ADVANTAGES),
+        str(VERSION).encode(): _schema(PROVENANCE, ADVANTAGES, TOKEN_WEIGHTS),
+    },
     to_record,
     from_record,
     row_digest,

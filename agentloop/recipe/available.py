@@ -28,8 +28,8 @@ AVAILABLE: dict[str, frozenset[str]] = {
     "stage": frozenset({"sample", "judge", "build", "train", "evaluate", "gate"}),
     "sampling method": frozenset({"group", "mcts", "best_of_n", "beam"}),
     "critic": frozenset({"outcome", "rubric", "first_error", "pairwise", "scoring"}),
-    "dataset": frozenset({"self_imitation", "reflection", "direct_revision", "optimal_only", "preference", "advantage", "mix"}),
-    "training method": frozenset({"sft", "grpo"}),
+    "dataset": frozenset({"self_imitation", "reflection", "direct_revision", "optimal_only", "preference", "advantage", "attempts", "mix"}),
+    "training method": frozenset({"sft", "dpo", "grpo"}),
     "metric": frozenset({"success", "reward", "turns", "tokens", "pass", "majority"}),
     "overflow policy": frozenset({"stop", "window", "summarise"}),
     "part": frozenset(

@@ -140,6 +140,8 @@ class Attempts(TreeBuild):
     """Of the weights."""
     center: Flag = False
     """Whether the mean reward of the task is taken off first."""
+    siblings: Literal["all", "best"] = "all"
+    """Of several attempts from one point: all, or the one with the highest reward."""
 
 
 class Preference(TreeBuild):

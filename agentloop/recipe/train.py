@@ -72,13 +72,17 @@ class Train(Work):
 
 
 class SupervisedTrain(Train):
-    """Supervised fine-tuning: cross-entropy on the masked ids, rows weighted by their weight."""
+    """Supervised fine-tuning: cross-entropy on the masked ids, rows weighted by their weight; below zero, a row is unlearnt."""
 
     method: Literal["sft"] = "sft"
+    aggregate: Literal["token", "row"] = "token"
+    """What the sum of weighted losses is divided by: trained ids, or rows, each the mean of its own ids. Never the sum of weights."""
 
 
 class PreferenceTrain(Train):
-    """Direct preference optimisation (arXiv:2305.18290) on pairs of rows."""
+    """Direct preference optimisation (arXiv:2305.18290) on pairs, `dataset: preference`; with `loss: kto` on single rows of any return. The
+    reference is what the training continues.
+    """
 
     method: Literal["dpo"]
     beta: Scheduled[Positive] = Scheduled.constant(0.1)
@@ -86,7 +90,13 @@ class PreferenceTrain(Train):
     learning_rate: Scheduled[Positive] = Scheduled.constant(5e-6)
     """Highest learning rate."""
     loss: Literal["sigmoid", "simpo", "orpo", "kto"] = "sigmoid"
-    """Form of the loss."""
+    """Form of the loss: DPO, SimPO (arXiv:2405.14734), ORPO (arXiv:2403.07691), or KTO (arXiv:2402.01306)."""
+    margin: Scheduled[NonNegative] = Scheduled.constant(0.5)
+    """SimPO's target margin."""
+    imitation: Scheduled[NonNegative] = Scheduled.constant(0.0)
+    """Weight of the better side's mean negative log-likelihood, which is added (RPO, arXiv:2404.19733); not with KTO."""
+    desirable: Scheduled[Number] = Scheduled.constant(1.0)
+    """KTO's least return of a row to follow; the others are to avoid."""
 
 
 class Covariance(Part):

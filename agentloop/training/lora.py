@@ -69,7 +69,7 @@ def save_adapter(model: PeftModel, output: Path, model_name: str) -> None:
     partial = output.with_name(f".{output.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        model.save_pretrained(str(partial), safe_serialization=True, save_embedding_layers=False)
+        model.save_pretrained(str(partial), safe_serialization=True, save_embedding_layers=False, selected_adapters=["default"])
         for entry in partial.iterdir():
             if entry.name not in (CONFIG, WEIGHTS):
                 entry.unlink()

@@ -15,6 +15,10 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+OF_PREFERENCES = ("preferred", "margin", "divergence")
+"""What trainings on preferences measure, means over the step's examples: the share on whose better side the policy is, by how much in
+units of the loss, and KTO's baseline z0 in nats."""
+
 
 class Progress(TrainerCallback):
     """Writes the file from the main process, and keeps the losses and the count of computed positions.

@@ -14,7 +14,12 @@ from pathlib import Path
 from agentloop.errors import Mistake, nearest
 from agentloop.training.job import Trained, TrainingJob
 
-_METHODS = {"grpo": "agentloop.training.grpo", "sft": "agentloop.training.sft"}
+_METHODS = {
+    "dpo": "agentloop.training.dpo",
+    "grpo": "agentloop.training.grpo",
+    "kto": "agentloop.training.kto",
+    "sft": "agentloop.training.sft",
+}
 
 
 def names() -> tuple[str, ...]:

@@ -2,42 +2,49 @@
 
 The mean is over all trained tokens of an optimiser step, whatever the number of rows, pieces and processes that they are spread over; a
 long answer weighs more than a short one. TRL prepares nothing: rows come in as ids and labels, and go to the model as they are.
+
+A weight multiplies the loss of a row or of a token, and what is below zero is unlearnt (`imitation_loss`). The sum is divided by the number
+of trained tokens, or (`aggregate: row`) by the number of rows, each the mean of its own tokens; never by the sum of weights: then a
+batch of poor rows would move the policy as far as one of good ones.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from agentloop.errors import Mistake
-from agentloop.training.batches import BatchOrder
 from agentloop.training.collate import RowCollator
+from agentloop.training.imitation_loss import token_losses
 from agentloop.training.job import Trained, TrainingJob
 from agentloop.training.lora import attach_adapter, save_adapter
 from agentloop.training.masked_head import can_share_prefix, is_plain, use_masked_head
-from agentloop.training.progress import Progress
-from agentloop.training.row_data import IGNORED, RowData, load_rows
+from agentloop.training.progress import OF_PREFERENCES, Progress
+from agentloop.training.reference import keep_reference
+from agentloop.training.row_data import RowData, TrainingData, load_rows
+from agentloop.training.row_trainer import Objective, RowTrainer, Scores
 from agentloop.training.world import asserted_world_size, uses_cuda
 
 
-class RowTrainer(SFTTrainer):
-    """TRL's trainer with our order of rows. `lengths` are those of the real rows; the dataset holds one filler row after them."""
+@dataclass(frozen=True, slots=True)
+class Imitation:
+    """Weighted tokens, see `imitation_loss`."""
 
-    def __init__(self, *, lengths: list[int], job: TrainingJob, **keywords: Any) -> None:
-        self._lengths = lengths
-        self._job = job
-        super().__init__(**keywords)
+    compares: bool
+    takes: tuple[str, ...] = ("weights",)
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> BatchOrder:
-        job = self._job
-        pieces = job.processes * job.gradient_accumulation
-        return BatchOrder(self._lengths, job.batch_size, pieces=pieces, filler=len(self._lengths), seed=job.seed)
+    def __call__(self, logprobs: torch.Tensor, reference: torch.Tensor | None, batch: Mapping[str, torch.Tensor]) -> Scores:
+        """The loss of each token; shape (B, T - 1)."""
+        return Scores(token_losses(logprobs, batch["weights"][:, 1:], reference))
 
 
 def run(job: TrainingJob, work_dir: Path) -> Trained:
@@ -48,7 +55,11 @@ def run(job: TrainingJob, work_dir: Path) -> Trained:
         RunFailed: Nothing to train on, or a world of another size than the job's.
     """
     rows = load_rows(job)
-    trainer, progress = make_trainer(job, rows, work_dir)
+    return fit(job, rows, *make_trainer(job, rows, work_dir))
+
+
+def fit(job: TrainingJob, data: TrainingData, trainer: RowTrainer, progress: Progress) -> Trained:
+    """Train, save the adapter and say what was done. Raises `RunFailed` in a world of another size than the job's."""
     world_size = asserted_world_size(job)
     began = time.monotonic()
     trainer.train()
@@ -60,10 +71,10 @@ def run(job: TrainingJob, work_dir: Path) -> Trained:
     return Trained(
         adapter_path=job.output,
         steps=trainer.state.global_step,
-        rows=len(rows.input_ids),
-        skipped=rows.skipped,
-        trained_tokens=round(rows.trained_tokens * epochs),
-        total_tokens=round(rows.total_tokens * epochs),
+        rows=len(data.lengths),
+        skipped=data.skipped,
+        trained_tokens=round(data.trained_tokens * epochs),
+        total_tokens=round(data.total_tokens * epochs),
         computed_tokens=progress.computed_tokens,
         loss_first=progress.losses[0],
         loss_last=progress.losses[-1],
@@ -75,22 +86,33 @@ def run(job: TrainingJob, work_dir: Path) -> Trained:
 
 def make_trainer(job: TrainingJob, rows: RowData, work_dir: Path) -> tuple[RowTrainer, Progress]:
     """TRL's trainer over the rows, ready to train, and the progress that it will report."""
+    collator = partial(RowCollator, packing=job.packing, aggregate=rows.aggregate)
+    return assemble(job, rows, work_dir, collator, Imitation(compares=rows.unlearns) if rows.weights is not None else None)
+
+
+def assemble(
+    job: TrainingJob, data: TrainingData, work_dir: Path, collator: Callable[..., Any], objective: Objective | None
+) -> tuple[RowTrainer, Progress]:
+    """The same for data of any kind; `collator(pad_id, share_prefix)` makes the collator that lays out its batches."""
     model = load_base(job)
-    check_vocabulary(rows, model, job)
+    check_vocabulary(data, model, job)
     tokenizer = AutoTokenizer.from_pretrained(job.model, local_files_only=True)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     adapted = attach_adapter(model, job)
+    if objective is not None and objective.compares:
+        keep_reference(adapted, job)
     masked_head = is_plain(model)
-    progress = Progress(work_dir / "progress.jsonl")
+    progress = Progress(work_dir / "progress.jsonl", OF_PREFERENCES)
     trainer = RowTrainer(
-        lengths=[len(ids) for ids in rows.input_ids],
+        lengths=data.lengths,
         job=job,
+        objective=objective,
         model=adapted,
         args=trainer_settings(job, work_dir),
-        train_dataset=_dataset(rows, tokenizer.pad_token_id),
+        train_dataset=Dataset.from_dict(data.columns(tokenizer.pad_token_id)),
         processing_class=tokenizer,
-        data_collator=None if job.packing else RowCollator(tokenizer.pad_token_id, share_prefix=masked_head and can_share_prefix(model)),
+        data_collator=collator(tokenizer.pad_token_id, masked_head and can_share_prefix(model)),
         callbacks=[progress],
     )
     progress.count_tokens_of(model, job.processes)
@@ -106,10 +128,10 @@ def load_base(job: TrainingJob) -> PreTrainedModel:
     return model
 
 
-def check_vocabulary(rows: RowData, model: PreTrainedModel, job: TrainingJob) -> None:
+def check_vocabulary(data: TrainingData, model: PreTrainedModel, job: TrainingJob) -> None:
     """Raises `Mistake` where rows hold ids that the model does not have: they were made with another tokenizer."""
     size = model.get_input_embeddings().weight.shape[0]
-    highest = max(max(ids) for ids in rows.input_ids)
+    highest = data.highest_id
     if highest >= size:
         raise Mistake(
             f"rows hold ids that {job.model_name or job.model} does not have; were they made with another model?",
@@ -132,9 +154,9 @@ def trainer_settings(job: TrainingJob, work_dir: Path) -> SFTConfig:
         per_device_train_batch_size=job.rows_a_piece,
         gradient_accumulation_steps=job.gradient_accumulation,
         gradient_checkpointing=job.gradient_checkpointing,
-        padding_free=job.packing,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,  # all of them are ours, and the collator's
         seed=job.seed,
         data_seed=job.seed,
         use_cpu=not uses_cuda(job),
@@ -149,10 +171,3 @@ def trainer_settings(job: TrainingJob, work_dir: Path) -> SFTConfig:
         save_strategy="no",
         report_to="none",
     )
-
-
-def _dataset(rows: RowData, pad_id: int) -> Dataset:
-    """All rows and, after them, the filler: two ids without a label, which fill up batches and change nothing."""
-    ids = [list(row) for row in rows.input_ids] + [[pad_id, pad_id]]
-    labels = [list(row) for row in rows.labels] + [[IGNORED, IGNORED]]
-    return Dataset.from_dict({"input_ids": ids, "labels": labels})

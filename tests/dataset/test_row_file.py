@@ -62,6 +62,7 @@ def test_artifacts_are_opened_as_such(tmp_path: Path):
         ({**GOOD, "logprobs": [0.0]}, ":2: 'logprobs' must be as long as 'input_ids'; found 1; expected 3"),
         ({**GOOD, "logprobs": [0.0, "a", 1.0]}, ":2: 'logprobs' must hold numbers; found 'a'"),
         ({**GOOD, "advantages": [0.0, 1.0]}, ":2: 'advantages' must be as long as 'input_ids'; found 2; expected 3"),
+        ({**GOOD, "token_weights": [0.0, 1.0]}, ":2: 'token_weights' must be as long as 'input_ids'; found 2; expected 3"),
         ({**GOOD, "advantages": [0.0, True, 1.0]}, ":2: 'advantages' must hold numbers; found True"),
         ({**GOOD, "mask": [0, 0, 0]}, ":2: nothing to train on"),
         ({**GOOD, "mask": [1, 1, 1]}, ":2: the first id cannot be trained on"),

@@ -26,13 +26,14 @@ lists = st.integers(0, 6).flatmap(
         st.lists(st.integers(0, 1), min_size=n, max_size=n),
         st.none() | st.lists(st.floats(-30, 0, width=32), min_size=n, max_size=n),
         st.none() | st.lists(st.floats(-9, 9, width=32), min_size=n, max_size=n),
+        st.none() | st.lists(st.floats(-9, 9, width=32), min_size=n, max_size=n),
     )
 )
 
 
 @st.composite
 def any_row(draw: st.DrawFn) -> Row:
-    ids, mask, logprobs, advantages = draw(lists)
+    ids, mask, logprobs, advantages, token_weights = draw(lists)
     where = Provenance(
         draw(names),
         tuple(draw(st.lists(names, max_size=3))),
@@ -56,6 +57,7 @@ def any_row(draw: st.DrawFn) -> Row:
         where,
         draw(number),
         None if advantages is None else tuple(advantages),
+        None if token_weights is None else tuple(token_weights),
     )
 
 
@@ -139,18 +141,22 @@ def test_rows_of_version_1_are_read_and_have_no_context(tmp_path: Path):
     names = ["tree", "turns", "verdicts", "stage", "iteration"]
     older = pa.StructArray.from_arrays([pc.struct_field(where, name) for name in names], names=names)
     table = table.set_column(table.schema.get_field_index("provenance"), pa.field("provenance", older.type, nullable=False), older)
-    table = table.drop_columns(["advantages"])
+    table = table.drop_columns(["advantages", "token_weights"])
     pq.write_table(table.replace_schema_metadata({VERSION_KEY: b"1"}), tmp_path / "old.parquet")
     assert list(ParquetRows(tmp_path / "old.parquet")) == [simple(0)]
 
 
-def test_rows_of_version_2_are_read_and_have_no_advantages(tmp_path: Path):
-    row = replace(simple(0), advantages=(0.0, 1.5, -2.0))
+@pytest.mark.parametrize(("version", "lacks"), [(b"2", ["advantages", "token_weights"]), (b"3", ["token_weights"])])
+def test_rows_of_earlier_versions_are_read_and_lack_what_came_later(tmp_path: Path, version: bytes, lacks: list[str]):
+    numbers = (0.0, 1.5, -2.0)
+    row = replace(simple(0), advantages=numbers, token_weights=numbers)
+    older = replace(row, **dict.fromkeys(lacks))
     write_rows(tmp_path / "new.parquet", [row])
-    table = pq.read_table(tmp_path / "new.parquet").drop_columns(["advantages"])
-    pq.write_table(table.replace_schema_metadata({VERSION_KEY: b"2"}), tmp_path / "old.parquet")
-    assert list(ParquetRows(tmp_path / "old.parquet")) == [simple(0)]
-    assert ParquetRows(tmp_path / "old.parquet").content_hash() == content_hash([simple(0)]) != content_hash([row])
+    table = pq.read_table(tmp_path / "new.parquet").drop_columns(lacks)
+    pq.write_table(table.replace_schema_metadata({VERSION_KEY: version}), tmp_path / "old.parquet")
+    assert list(ParquetRows(tmp_path / "old.parquet")) == [older]
+    assert ParquetRows(tmp_path / "old.parquet").content_hash() == content_hash([older]) != content_hash([row])
+    assert content_hash([replace(row, advantages=None)]) != content_hash([replace(row, token_weights=None)])
 
 
 def test_what_a_killed_writer_left_is_gone_once_the_rows_are_written_again(tmp_path: Path):
@@ -174,7 +180,7 @@ def other_schema(path: Path, schema: pa.Schema) -> Path:
 
 def test_what_is_no_file_of_rows_is_refused_with_the_reason(tmp_path: Path):
     (tmp_path / "text.parquet").write_text("hello")
-    versioned = {VERSION_KEY: b"3"}
+    versioned = {VERSION_KEY: b"4"}
     renamed = pa.schema([field.with_name("maks") if field.name == "mask" else field for field in SCHEMA], metadata=versioned)
     retyped = pa.schema([pa.field("mask", pa.string()) if field.name == "mask" else field for field in SCHEMA], metadata=versioned)
     newer = SCHEMA.with_metadata({VERSION_KEY: b"7"})
@@ -182,7 +188,7 @@ def test_what_is_no_file_of_rows_is_refused_with_the_reason(tmp_path: Path):
         "no such file of rows": tmp_path / "missing.parquet",
         "not a Parquet file": tmp_path / "text.parquet",
         "not a file that agentloop wrote": other_schema(tmp_path / "foreign.parquet", pa.schema([("input_ids", pa.list_(pa.int32()))])),
-        "another schema version; found '7'; expected 1 or 2 or 3": other_schema(tmp_path / "new.parquet", newer),
+        "another schema version; found '7'; expected 1 or 2 or 3 or 4": other_schema(tmp_path / "new.parquet", newer),
         "no column 'mask'; did you mean 'maks'": other_schema(tmp_path / "renamed.parquet", renamed),
         "column 'mask' has another type; found 'string'": other_schema(tmp_path / "retyped.parquet", retyped),
     }

@@ -5,14 +5,16 @@ The demo's learns: the tiny policy through the real engine, trainer, adapter che
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agentloop.cli.main import run as agentloop
 from agentloop.dataset.row import Row
-from agentloop.dataset.store import ParquetRows
+from agentloop.dataset.store import ParquetPreferences, ParquetRows
 from agentloop.recipe import load, plan
 from agentloop.report.summary import summarise
 from agentloop.run.directory import RunDirectory
@@ -29,9 +31,8 @@ ITERATIONS = 2
 
 def run(name: str, model: Path, folder: Path) -> Path:
     """Run a recipe with the scripted reckoner, who is careful once it has said "oops"; returns its directory."""
-    shutil.copy(RECIPES / f"{name}.yaml", folder)
     shutil.copy(Path(__file__).parent / "toy/reckoner.py", folder)
-    changes = {
+    changes: dict[str, Any] = {
         "model": model,
         "engine": "{kind: scripted, script: ./reckoner.py:player, max_model_len: 8000}",
         "environment": "{id: calculator, terse: true, levels: [2]}",
@@ -47,6 +48,12 @@ def run(name: str, model: Path, folder: Path) -> Path:
     }
     if name.startswith("agent_r"):
         changes |= {"stages.rows.thoughts": "[oops]", "stages.rows.answer": "error", "final.bad.tasks": 12, "final.bad.temperature": 1}
+    return run_changed(name, folder, changes)
+
+
+def run_changed(name: str, folder: Path, changes: dict[str, Any]) -> Path:
+    """Run a recipe with these changes; returns its directory."""
+    shutil.copy(RECIPES / f"{name}.yaml", folder)
     overrides = [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
     assert agentloop(["run", str(folder / f"{name}.yaml"), "--out", str(folder / "out"), "--quiet", *overrides]) == 0
     return folder / "out"
@@ -145,3 +152,46 @@ def test_the_demo_raises_the_success_of_the_tiny_policy(tmp_path: Path) -> None:
     check = Journal(out / "journal.jsonl").finished("000/train")
     assert check is not None and check.about["adapter_check"]["share"] is not None, "what was trained is what was served"
     assert not summary.untrained and not summary.failures
+
+
+def test_dpo_trains_on_pairs_of_a_better_and_a_worse_episode(toy_model: Path, tmp_path: Path) -> None:
+    out = run("dpo", toy_model, tmp_path)
+    for iteration in range(ITERATIONS):
+        trees, pairs = trees_of(out, iteration), list(ParquetPreferences(out / f"iterations/{iteration:03d}/rows/rows.parquet"))
+        assert pairs and all(pair.chosen.value > pair.rejected.value for pair in pairs)
+        for pair in pairs:
+            tree = trees[pair.chosen.provenance.tree]
+            assert tree[pair.chosen.provenance.turns[-1]].success and not tree[pair.rejected.provenance.turns[-1]].success
+        entry = Journal(out / "journal.jsonl").finished(f"{iteration:03d}/train")
+        assert entry is not None and entry.about["training"]["steps"] == 2
+        assert entry.about["training"]["rows"] == len(pairs)
+
+
+@pytest.mark.slow
+def test_rise_trains_on_each_attempt_behind_those_before_it(toy_model: Path, tmp_path: Path) -> None:
+    shutil.copy(Path(__file__).parent / "toy/guesser.py", tmp_path)
+    changes = {
+        "model": toy_model,
+        "engine": "{kind: scripted, script: ./guesser.py:player, max_model_len: 8000}",
+        "prompt.examples": 0,
+        "stages.tries.tasks": 8,
+        "stages.improved.samples": 4,
+        "stages.train.updates": 2,
+        "stages.train.rank": 4,
+        "stages.dev.tasks": 4,
+        "final.one.tasks": 6,
+        "final.test.tasks": 6,
+    }
+    out = run_changed("rise", tmp_path, changes)
+    for iteration in range(ITERATIONS):
+        trees = trees_of(out, iteration, "tries") | trees_of(out, iteration, "improved")
+        rows = rows_of(out, iteration)
+        assert {row.reward for row in rows} >= {0.0, 1.0}, "wrong attempts are trained on too"
+        for row in rows:
+            tree, (turn,) = trees[row.provenance.tree], row.provenance.turns
+            before = tree.path(turn)[:-1]
+            assert row.weight == pytest.approx(math.exp(tree[turn].reward / 0.4)) and row.reward == tree[turn].reward
+            assert len(before) <= iteration + 1 and not any(earlier.reward == 1.0 for earlier in before)
+        improved = [row.input_ids[: row.mask.index(1)] for row in rows if "/improved/" in row.provenance.tree]
+        assert len(improved) == len(set(improved)) > 0, "one of four answers from each point"
+    assert success(out).keys() == {"one", "test"}

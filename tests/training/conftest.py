@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from agentloop.dataset.preference_row import PreferenceRow
+from agentloop.dataset.preference_schema import PREFERENCES
 from agentloop.dataset.row import Row
+from agentloop.dataset.schema import ROWS
 from agentloop.dataset.store import write_rows
 from agentloop.training.job import TrainingJob
 from tests.training.random_rows import VOCABULARY
@@ -44,9 +47,9 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_job(random_model: Path, tmp_path: Path) -> Callable[..., TrainingJob]:
     """A job over the random model and the given rows, on the CPU; keywords change it."""
 
-    def make(rows: list[Row], **changes: object) -> TrainingJob:
+    def make(rows: Sequence[Row] | Sequence[PreferenceRow], **changes: object) -> TrainingJob:
         path = tmp_path / f"rows-{len(list(tmp_path.iterdir()))}.parquet"
-        write_rows(path, rows)
+        write_rows(path, rows, form=PREFERENCES if rows and isinstance(rows[0], PreferenceRow) else ROWS)
         values: dict[str, object] = {
             "model": str(random_model),
             "model_name": "random",

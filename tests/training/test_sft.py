@@ -226,7 +226,6 @@ def test_a_training_goes_on_from_an_adapter(make_job: MakeJob, random_model: Pat
     ("rows", "changes", "message"),
     [
         (random_rows(3, longest=40), {"max_length": 5}, "rows are longer than max_length, and rows are never cut; found 'max_length 5'"),
-        ([replace(random_rows(1)[0], weight=0.5)], {}, "has a weight, which this training method does not know; found 0.5"),
         ([replace(random_rows(1)[0], input_ids=(5, 99), mask=(0, 1))], {}, "rows hold ids that random does not have"),
         ([replace(random_rows(1)[0], input_ids=(5, 9), mask=(1, 1))], {}, "trains on its first id"),
         (random_rows(1), {"start": "/nowhere"}, "/nowhere: not an adapter to start from"),

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from agentloop.dataset.store import open_source
 from agentloop.engine.adapter import adapter_version
@@ -13,7 +14,7 @@ from agentloop.engine.base import AdapterVersion
 from agentloop.loop import references, stores
 from agentloop.loop.context import Context, Outcome, StageRun
 from agentloop.loop.stages.policy import policy_options
-from agentloop.recipe.train import PolicyTrain, Train
+from agentloop.recipe.train import PolicyTrain, PreferenceTrain, SupervisedTrain, Train
 from agentloop.run.artifact import remove
 from agentloop.run.journal import Output
 from agentloop.training.job import Trained, TrainingJob
@@ -75,7 +76,7 @@ def _job(stage: Train, run: StageRun, context: Context, rows: list[Path], output
         model_name=context.model.name,
         rows=tuple(str(path) for path in rows),
         output=str(output),
-        method=str(stage.model_dump()["method"]),
+        method=_method(stage),
         start=None if start is None else str(start.path),
         role=stage.role,
         rank=stage.rank,
@@ -95,8 +96,24 @@ def _job(stage: Train, run: StageRun, context: Context, rows: list[Path], output
         max_grad_norm=stage.max_grad_norm,
         seed=context.recipe.seed + run.iteration,
         processes=stage.processes,
-        options=policy_options(stage, run, context, stored) if isinstance(stage, PolicyTrain) else {},
+        options=policy_options(stage, run, context, stored) if isinstance(stage, PolicyTrain) else _options(stage, at),
     )
+
+
+def _method(stage: Train) -> str:
+    """The trainer's name: KTO reads other rows than DPO does, and is a trainer of its own."""
+    return "kto" if isinstance(stage, PreferenceTrain) and stage.loss == "kto" else str(stage.model_dump()["method"])
+
+
+def _options(stage: Train, at: int) -> dict[str, Any]:
+    """What only this method knows."""
+    if isinstance(stage, SupervisedTrain):
+        return {"aggregate": stage.aggregate}
+    if not isinstance(stage, PreferenceTrain):
+        return {}
+    if stage.loss == "kto":
+        return {"beta": stage.beta.at(at), "desirable": stage.desirable.at(at)}
+    return {"loss": stage.loss, **{name: getattr(stage, name).at(at) for name in ("beta", "margin", "imitation")}}
 
 
 async def _run(job: TrainingJob, work: Path) -> Trained:
