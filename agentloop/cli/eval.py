@@ -156,9 +156,7 @@ def _configuration(
 
 
 def _code_hash(environment: EnvironmentSpec) -> str:
-    """Hash of the benchmark's code: of its file, or of all modules of a shipped one and of those that it derives from; "" where it comes
-    with an installed package.
-    """
+    """Hash of the benchmark's code: of its file, or of all modules of a shipped one and of what it derives from; "" if installed."""
     import inspect
 
     from agentloop.environment.registry import shipped_folder

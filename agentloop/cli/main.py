@@ -23,6 +23,7 @@ INTERRUPTED = 130
 COMMANDS: dict[str, str] = {
     "run": "Run a recipe, or go on with a run that stopped.",
     "eval": "Score a model or an adapter on a benchmark.",
+    "compare": "Hold results of evaluations against each other.",
     "show": "Open the report of a run, and its trajectories.",
     "env": "List, scaffold and check environments.",
     "doctor": "Say what this machine can run, and what is missing.",

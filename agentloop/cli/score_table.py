@@ -17,6 +17,11 @@ def is_share(name: str) -> bool:
     return name in PERCENT or name.startswith(("pass@", "maj@"))
 
 
+def title_of(name: str) -> str:
+    """A measurement's name in a table."""
+    return f"{name} %" if is_share(name) else name
+
+
 def score_table(found: Mapping[str, Any]) -> Table:
     """A row a measurement, a column a subject ("adapter", "base"), and their paired difference; from the contents of `results.json`."""
     asked, subjects = found["configuration"], found["results"]
@@ -34,14 +39,14 @@ def score_table(found: Mapping[str, Any]) -> Table:
         subject: {measurement["name"]: measurement for measurement in result["measurements"]} for subject, result in subjects.items()
     }
     for name in dict.fromkeys(name for by_name in measured.values() for name in by_name):
-        row = [_number(name, by_name.get(name)) for by_name in measured.values()]
+        row = [number(name, by_name.get(name)) for by_name in measured.values()]
         if differences:
-            row += [_number(name, differences.get(name), sign="+"), _p_value(differences.get(name))]
-        table.add_row(f"{name} %" if is_share(name) else name, *row)
+            row += [number(name, differences.get(name), sign="+"), p_value(differences.get(name))]
+        table.add_row(title_of(name), *row)
     blank = [""] * (2 if differences else 0)
     expenses = [result.get("expenses", {}) for result in subjects.values()]
     if any("seconds" in expense for expense in expenses):
-        table.add_row("seconds", *(_number("seconds", expense.get("seconds")) for expense in expenses), *blank)
+        table.add_row("seconds", *(number("seconds", expense.get("seconds")) for expense in expenses), *blank)
     if any("cost" in expense for expense in expenses):
         table.add_row("cost", *(f"{expense['cost']['total']:.4f}" if "cost" in expense else "-" for expense in expenses), *blank)
     return table
@@ -52,7 +57,8 @@ def _size(result: Mapping[str, Any]) -> str:
     return "no episodes" if success is None else f"{success['n']} on {success['tasks']} tasks"
 
 
-def _number(name: str, found: Mapping[str, Any] | None, *, sign: str = "") -> str:
+def number(name: str, found: Mapping[str, Any] | None, *, sign: str = "") -> str:
+    """A measurement or a difference with its interval, as markup."""
     if found is None:
         return "-"
     scale, digits = (100, 1) if is_share(name) else (1, 2)
@@ -65,7 +71,8 @@ def _number(name: str, found: Mapping[str, Any] | None, *, sign: str = "") -> st
     return f"{shown(found['value'])} \\[{shown(found['low'])}, {shown(found['high'])}]"
 
 
-def _p_value(difference: Mapping[str, Any] | None) -> str:
+def p_value(difference: Mapping[str, Any] | None) -> str:
+    """The p-value of a difference; "-" where there is none."""
     if difference is None or difference["p_value"] is None:
         return "-"
     return "<.001" if difference["p_value"] < 0.001 else f"{difference['p_value']:.3f}"

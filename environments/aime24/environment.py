@@ -1,6 +1,6 @@
 """AIME 2024: the 30 problems of both American Invitational Mathematics Examinations of 2024, whose answers are whole numbers from 0 to 999.
 
-Only a test split: train on something else. See docs/environments/questions.md.
+Only a test split: train on something else. See docs/benchmarks.md.
 """
 
 from __future__ import annotations

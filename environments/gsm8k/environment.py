@@ -1,6 +1,6 @@
 """GSM8K: 8,792 word problems of grade school (Cobbe et al. 2021, "Training Verifiers to Solve Math Word Problems", arXiv:2110.14168).
 
-The test split is the official one; a ninth of the official train split is dev. See docs/environments/questions.md.
+The test split is the official one; a ninth of the official train split is dev. See docs/benchmarks.md.
 """
 
 from __future__ import annotations

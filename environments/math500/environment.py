@@ -1,7 +1,7 @@
 """MATH-500: 500 problems of competitions (Lightman et al. 2023, "Let's Verify Step by Step", arXiv:2305.20050, from Hendrycks et al. 2021,
 "Measuring Mathematical Problem Solving With the MATH Dataset", arXiv:2103.03874).
 
-Only a test split: train on something else. See docs/environments/questions.md.
+Only a test split: train on something else. See docs/benchmarks.md.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     environment: {id: questions, data: ./my_problems.jsonl, question: problem, answer: solution}
 
-Options and the rule of the split are in docs/environments/questions.md.
+Options and the rule of the split are in docs/benchmarks.md.
 """
 
 from __future__ import annotations

@@ -184,6 +184,54 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(folder: Path, model
     assert 0 < found["resumed"] < 20 and found["measurements"][0]["n"] == 20
 
 
+def test_several_benchmarks_are_scored_by_one_engine_each_with_results_of_its_own(
+    folder: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "other.py").write_text(ENVIRONMENT.replace("class Count", "class Other"))
+    options = ["--option", "first=1", "--option", "other.first=3", "--limit", "10"]
+    command = ["eval", "./count.py", "./other.py", "--model", str(model), "--engine", "scripted", "--out", "out", *options]
+    command += ["--engine-option", "script=script.py:answer"]
+    assert run(command) == 0
+    found = {name: results(folder / "out" / name) for name in ("count", "other")}
+    assert [found[name]["configuration"]["options"] for name in ("count", "other")] == [{"first": 1}, {"first": 3}]
+    assert measured(found["count"], "base", "success")["value"] > measured(found["other"], "base", "success")["value"]
+    shown = capsys.readouterr().out
+    assert "count.py, test" in shown and "other.py, test" in shown
+    (folder / "out" / "other" / "results.json").unlink()
+    (folder / "script.asked").write_text("")
+    assert run(command) == 0 and (folder / "script.asked").read_text() == "", "its trees are there; only the results are written again"
+    assert results(folder / "out" / "other")["results"]["base"]["measurements"] == found["other"]["results"]["base"]["measurements"]
+
+
+def test_samples_give_pass_at_k_and_a_price_the_cost(folder: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = (folder / "script.py").read_text().replace("number + 1) if", "number + 1) if request.seed % 3 == 0 and")
+    (folder / "script.py").write_text(script)
+    assert evaluate(model, "--samples", "4", "--temperature", "1", "--price", "1,2.5") == 0
+    found = results(folder / "out")["results"]["base"]
+    by_task = {task: (n, total) for task, (n, total) in found["by_task"]["success"].items()}
+    assert len(by_task) == 20 and {n for n, _ in by_task.values()} == {4}
+    one, all_four = measured(results(folder / "out"), "base", "success"), measured(results(folder / "out"), "base", "pass@4")
+    assert all_four["value"] == sum(total > 0 for _, total in by_task.values()) / 20 > one["value"]
+    assert one["value"] < measured(results(folder / "out"), "base", "pass@2")["value"] < all_four["value"]
+    tokens, cost = found["tokens"], found["expenses"]["cost"]
+    assert cost["total"] == pytest.approx((tokens["prompt"] + 2.5 * tokens["generated"]) / 1e6)
+    assert found["expenses"]["seconds"]["n"] == 80 and found["shares"] == ["failures", "pass@2", "pass@4", "reward", "success"]
+    assert results(folder / "out")["tasks"]["count"] == 20
+    shown = capsys.readouterr().out
+    assert "pass@4 %" in shown and "seconds" in shown and "cost" in shown
+
+
+def test_the_hash_of_a_shipped_benchmark_covers_what_it_derives_from() -> None:
+    from agentloop.cli.eval import _code_hash
+    from agentloop.environment.registry import find
+    from agentloop.trace.hash import folder_hash
+
+    spec = find("gsm8k")
+    assert spec.path is not None
+    alone = folder_hash(spec.path.parents[1], names=["gsm8k/environment.py"])
+    assert _code_hash(spec) not in ("", alone) and _code_hash(spec) != _code_hash(find("svamp"))
+
+
 def test_broken_episodes_are_shown_apart(folder: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate(model, "--option", "broken=3") == 0
     found = results(folder / "out")["results"]["base"]
@@ -212,6 +260,8 @@ def test_the_default_folder_follows_from_the_arguments(folder: Path, model: Path
         (["--model", "smolm2-135m"], ["unknown model", "did you mean 'smollm2-135m'?"]),
         (["--split", "tets"], ["tets", "test"]),
         (["--limit", "0"], ["--limit", "0"]),
+        (["--price", "cheap"], ["--price", "'cheap'", "PROMPT,GENERATED"]),
+        (["--option", "cuont.first=1"], ["cuont.first"]),
     ],
 )
 def test_mistakes_are_told_in_a_line_before_anything_runs(

@@ -50,7 +50,7 @@ def test_every_command_is_there_and_has_help(name: str, capsys: pytest.CaptureFi
     ("words", "says"),
     [
         (["rnu"], "agentloop: unknown command 'rnu'; did you mean 'run'?; see agentloop --help"),
-        (["zzz"], "agentloop: unknown command 'zzz'; expected one of run, eval, show, env, doctor; see agentloop --help"),
+        (["zzz"], "agentloop: unknown command 'zzz'; expected one of run, eval, compare, show, env, doctor; see agentloop --help"),
         (["run"], "agentloop: Missing argument 'RECIPE'; see agentloop run --help"),
         (["run", "x.yaml", "--dry-rum"], "agentloop: No such option '--dry-rum'"),
         (["env", "lst"], "agentloop: No such command 'lst'"),
