@@ -83,20 +83,6 @@ def test_grpo_trains_on_every_group_that_says_something(toy_model: Path, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_grpo_raises_the_held_out_success_of_the_tiny_policy(tmp_path: Path) -> None:
-    """Three iterations through the real engine, trainer and loop; what is measured are tasks that were never sampled for training."""
-    from benchmarks.policy_gradients import UNTRAINED, Sizes, of_run
-    from benchmarks.policy_gradients import run as run_benchmark
-
-    sizes = Sizes(iterations=3, tasks=24, test=120, dev=1)
-    run_benchmark("grpo", 0, tmp_path / "out", sizes)
-    found = of_run("grpo", 0, tmp_path / "out", sizes)
-    assert found["success"]["test"] > found["success"][UNTRAINED] + 0.1, found
-    assert all(entropy > 0 for entropy in found["entropy"]) and len(found["entropy"]) == 3
-
-
-@pytest.mark.slow
 def test_spear_replays_old_successes_once_and_a_second_run_does_nothing(toy_model: Path, tmp_path: Path) -> None:
     """The store fills, is replayed from once the weight is above 0 and it holds enough, and is empty then but for what is new."""
     more = {
