@@ -163,12 +163,14 @@ def _rewards(**_: Any) -> list[float]:
 
 
 def _mask_of(examples: Sequence[dict[str, Any]], device: torch.device) -> torch.Tensor:
-    """1 for each trained id, shape (B, N), N the most of any row and at least 1."""
+    """1 for each trained id, shape (B, N), N the most of any row and at least 2."""
     return _padded([[1] * len(row["advantages"]) for row in examples], device, dtype=torch.long)
 
 
 def _padded(values: Sequence[Sequence[float]], device: torch.device, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Rows filled up with 0 on the right, at least one column wide."""
+    """Rows filled up with 0 on the right, at least two columns wide: TRL takes a single column for one value a sequence, without a mask, and
+    would count the fillers of a process that has nothing else.
+    """
     rows = [torch.tensor([*row], dtype=dtype) for row in values]
-    padded = pad_sequence([*rows, torch.zeros(1, dtype=dtype)], batch_first=True)[:-1]
+    padded = pad_sequence([*rows, torch.zeros(2, dtype=dtype)], batch_first=True)[:-1]
     return padded.to(device)

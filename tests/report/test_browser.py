@@ -100,7 +100,23 @@ def test_a_large_tree_is_folded_and_what_the_map_links_to_unfolds(tmp_path: Path
 
 def test_the_report_fits_a_narrow_window(tmp_path: Path) -> None:
     about = {"machine": "m" * 200, "versions": {"a": "1"}}
-    summary = Summary("demo" * 30, "model/" * 30, "environment", (), (), (), {"train": 3.0}, {"prompt": 3}, {}, "finished", about)
+    summary = Summary(
+        name="demo" * 30,
+        model="model/" * 30,
+        environment="environment",
+        points=(),
+        stages=(),
+        untrained=(),
+        verdicts=(),
+        seconds={"train": 3.0},
+        tokens={"prompt": 3},
+        failures={},
+        retried={},
+        resent={},
+        first_failures={},
+        state="finished",
+        about=about,
+    )
     page = write(tmp_path, render(summary, [], [("000/trees", [small()])]))
     seen = chromium.measure(page, width=500)
     assert len(seen["nodes"]) == len(small().nodes) and all(node["shown"] for node in seen["nodes"])
