@@ -222,3 +222,17 @@ def test_conditions_mixes_and_earlier_iterations(toy_recipe: Callable[..., Path]
     assert counts["001/old"] == 2 * min(counts["000/rows"], counts["001/rows"])
     measured = {(line["stage"], line["iteration"]) for line in RunDirectory(out).read_metrics()}
     assert {("wins", "000"), ("wins", "001"), ("dev", "000"), ("dev", "001")} <= measured
+
+
+def test_pass_at_n_is_measured_where_a_recipe_asks_for_it(toy_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    recipe = toy_recipe()
+    head = recipe.read_text().split("iterations:")[0]
+    stage = "{id: dev, split: dev, tasks: 10, samples: %d, temperature: 1.0, max_tokens: 8, metrics: [success, pass]}"
+    recipe.write_text(
+        f"{head}iterations: 1\nstages:\n  - evaluate: {stage % 3}\nfinal:\n  - evaluate: {stage % 1}\n".replace("id: dev", "id: one", 1)
+    )
+    assert agentloop(["run", str(recipe), "--out", str(tmp_path / "out"), "--quiet"]) == 0
+    found = {(line["stage"], line["name"]): line["value"] for line in RunDirectory(tmp_path / "out").read_metrics()}
+    assert {name for _, name in found} == {"success", "pass", "failures"}
+    assert found["one", "pass"] > found["one", "success"], "one of three samples is right more often than each"
+    assert found["dev", "pass"] == found["dev", "success"]
