@@ -165,23 +165,22 @@ async def in_process(dtype: str, model_path: Path, versions: list[AdapterVersion
         await engine.close()
 
 
-async def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """All configurations, one after another."""
+async def run(arguments: argparse.Namespace) -> None:
+    """All configurations, one after another; what is measured is written as each ends."""
     model = resolve(arguments.model)
     with tempfile.TemporaryDirectory() as name:
         paths = [make_adapter(Path(name) / f"strength-{strength}", model.path, strength, 16) for strength in STRENGTHS]
         versions = [adapter_version(path, f"role{index}", 0) for index, path in enumerate(paths)]
-        rows = []
-        if arguments.engine == "transformers":
-            configurations = [in_process(dtype, model.path, versions) for dtype in ("float32", "float16", "bfloat16")]
-        else:
-            pairs = (("float32", True), ("float32", False), ("bfloat16", True))
-            configurations = [one_server(dtype, plugin, model.path, versions, arguments.repeats) for dtype, plugin in pairs]
-        for measuring in configurations:
-            rows.append(await measuring)
-            print(json.dumps(rows[-1]), flush=True)
-    about = {"what": (__doc__ or "").split("\n")[0], "engine": arguments.engine}
-    return about | {"model": model.name, "concurrency": CONCURRENCY, "rows": rows}
+        about = {"what": (__doc__ or "").split("\n")[0], "engine": arguments.engine, "model": model.name, "concurrency": CONCURRENCY}
+        rows: list[dict[str, Any]] = []
+        for dtype in arguments.dtypes:
+            for plugin in (True, False) if dtype == "float32" and arguments.engine == "vllm" else (True,):
+                if arguments.engine == "transformers":
+                    rows.append(await in_process(dtype, model.path, versions))
+                else:
+                    rows.append(await one_server(dtype, plugin, model.path, versions, arguments.repeats))
+                print(json.dumps(rows[-1]), flush=True)
+                arguments.out.write_text(json.dumps(about | {"rows": rows} | about_machine(), indent=1) + "\n")
 
 
 def main() -> None:
@@ -189,12 +188,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--engine", choices=("vllm", "transformers"), default="vllm", help="transformers: the check's statistics alone")
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], choices=("float32", "float16", "bfloat16"))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    result = asyncio.run(run(arguments)) | about_machine()
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    asyncio.run(run(arguments))
 
 
 if __name__ == "__main__":

@@ -15,13 +15,14 @@ import argparse
 import asyncio
 import json
 import platform
+import re
 import statistics
 import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 from transformers import AutoTokenizer
@@ -41,22 +42,36 @@ from agentloop.trace.store import TreeWriter, read_trees
 CONCURRENCY = 32
 LATENCIES = (0.0, 0.1)
 ENVIRONMENT = Path(__file__).with_name("latency.py")
+STEPS = re.compile(r"^vllm:iteration_tokens_total_count(?:\{[^}]*\})? (\S+)", re.MULTILINE)
 
 Body = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One side's turn: `tokens` generated in `seconds`."""
+    """One side's turn: `tokens` generated in `seconds`, by `steps` of the engine, with `cpu_seconds` of this process.
+
+    The last two do not depend on what else the machine does: a side that sends its requests late needs more steps for the same tokens.
+    """
 
     side: str
     tokens: int
     seconds: float
+    cpu_seconds: float
+    steps: int
 
     @property
     def rate(self) -> float:
         """Tokens a second."""
         return self.tokens / self.seconds
+
+
+class Clock(NamedTuple):
+    """Seconds, seconds of CPU of this process, and steps of the engine, at the beginning of a pass."""
+
+    seconds: float
+    cpu_seconds: float
+    steps: int
 
 
 @dataclass(frozen=True)
@@ -70,8 +85,7 @@ class Bench:
 
     async def sampled(self, latency: float, path: Path) -> Pass:
         """Play all episodes with agentloop; the trees are left in `path`."""
-        await self._forget()
-        started = time.monotonic()
+        clock = await self._clock()
         async with EnvironmentPool(find(str(ENVIRONMENT)), {"seconds": latency}, concurrency=CONCURRENCY) as pool:
             tasks = (await pool.tasks("train"))[: self.episodes]
             with TreeWriter(path) as sink:
@@ -85,11 +99,10 @@ class Bench:
                     origin=Origin(stage="benchmark", environment="latency", split="train"),
                 )
                 sink.finish()
-        return Pass("agentloop", report.generated_tokens, time.monotonic() - started)
+        return await self._pass("agentloop", report.generated_tokens, clock)
 
     async def direct(self, latency: float, episodes: list[list[Body]]) -> Pass:
         """Send the requests of `episodes` with nothing but an HTTP client; no id is stored, no log-probability looked at."""
-        await self._forget()
         places = asyncio.Semaphore(CONCURRENCY)
         tokens = 0
 
@@ -102,10 +115,10 @@ class Bench:
                         tokens += (await response.json())["usage"]["completion_tokens"]
                     await asyncio.sleep(latency)
 
-        started = time.monotonic()
+        clock = await self._clock()
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=3600)) as client:
             await asyncio.gather(*(play(client, episode) for episode in episodes))
-        return Pass("direct", tokens, time.monotonic() - started)
+        return await self._pass("direct", tokens, clock)
 
     def requests(self, path: Path) -> list[list[Body]]:
         """Bodies of the requests that the trees in `path` were sampled with, by episode, in the order of turns."""
@@ -128,10 +141,25 @@ class Bench:
             "return_token_ids": True,
         }
 
-    async def _forget(self) -> None:
-        """Empty the prefix cache, so that no pass profits from the one before."""
+    async def _clock(self) -> Clock:
+        """Empty the prefix cache, so that no pass profits from the one before, and look at the clocks."""
         async with aiohttp.ClientSession() as client, client.post(f"{self.engine.url}/reset_prefix_cache") as response:
             response.raise_for_status()
+        steps = await self._steps()
+        return Clock(time.monotonic(), time.process_time(), steps)
+
+    async def _pass(self, side: str, tokens: int, since: Clock) -> Pass:
+        seconds, cpu_seconds = time.monotonic() - since.seconds, time.process_time() - since.cpu_seconds
+        return Pass(side, tokens, seconds, cpu_seconds, await self._steps() - since.steps)
+
+    async def _steps(self) -> int:
+        """How many steps (batches) the engine has computed since it started."""
+        async with aiohttp.ClientSession() as client, client.get(f"{self.engine.url}/metrics") as response:
+            response.raise_for_status()
+            found = STEPS.search(await response.text())
+        if found is None:
+            raise RuntimeError("vLLM's metrics do not tell how many steps it has computed")
+        return int(float(found.group(1)))
 
 
 async def measure(bench: Bench, latency: float, repeats: int, folder: Path) -> dict[str, Any]:
@@ -147,7 +175,10 @@ async def measure(bench: Bench, latency: float, repeats: int, folder: Path) -> d
                 pair[side] = await bench.direct(latency, episodes)
             else:
                 pair[side] = await bench.sampled(latency, folder / f"{latency}-{repeat}")
-            print(f"latency {latency:g} s: {pair[side].rate:7.1f} tokens/s {side}", flush=True)
+            done = pair[side]
+            print(
+                f"latency {latency:g} s: {done.rate:7.1f} tokens/s, {done.steps} steps, {done.cpu_seconds:.2f} s of CPU {side}", flush=True
+            )
             passes.append(pair[side])
         ratios.append(pair["agentloop"].rate / pair["direct"].rate)
     print(f"latency {latency:g} s: ratio {statistics.median(ratios):.3f} of {[round(ratio, 3) for ratio in ratios]}", flush=True)

@@ -170,10 +170,12 @@ def warm() -> Iterator[WarmStart]:
             server.stdout.close()
 
 
-@pytest.fixture
-def warm_training(warm: WarmStart, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trainings that this test's own process launches start warm."""
-    monkeypatch.setattr(launch, "start", warm.train)
+@pytest.fixture(scope="module")
+def warm_training(warm: WarmStart) -> Iterator[None]:
+    """Trainings that the process of this module's tests launches start warm."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch, "start", warm.train)
+        yield
 
 
 def serve(address: str) -> None:

@@ -15,16 +15,17 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--no-open", is_flag=True, help="Write the report and say where it is, without opening a browser.")
-def command(run: Path, no_open: bool) -> None:
+@click.option("--tree", metavar="TASK", help="Open the page of one tree instead: the newest of a task, or the one of an id.")
+@click.option("--no-open", is_flag=True, help="Write the page and say where it is, without opening a browser.")
+def command(run: Path, tree: str | None, no_open: bool) -> None:
     """Open the report of RUN, the directory of a run, and show it in short.
 
-    The report is written anew from what is on disk, so it can be looked at while the run goes on.
+    The report is written anew from what is on disk, so it can be looked at while the run goes on. It draws a few trees; --tree draws any.
     """
     from rich.console import Console
 
     from agentloop.errors import Mistake
-    from agentloop.report.html import write_report
+    from agentloop.report.html import write_report, write_tree
     from agentloop.report.summary import summarise
     from agentloop.report.terminal import print_summary
     from agentloop.run.directory import RunDirectory
@@ -32,11 +33,15 @@ def command(run: Path, no_open: bool) -> None:
     if not (run / "journal.jsonl").is_file():
         raise Mistake("not the directory of a run", file=str(run), expected="a directory with journal.jsonl, as `agentloop run` makes it")
     directory = RunDirectory(run)
-    report = write_report(directory, _decoder(directory))
-    print_summary(summarise(directory), Console())
-    click.echo(f"report: {report}")
+    if tree is not None:
+        page = write_tree(directory, tree, _decoder(directory))
+        click.echo(f"tree: {page}")
+    else:
+        page = write_report(directory, _decoder(directory))
+        print_summary(summarise(directory), Console())
+        click.echo(f"report: {page}")
     if not no_open and sys.stdout.isatty():
-        click.launch(report.as_uri())
+        click.launch(page.as_uri())
 
 
 def _decoder(directory: RunDirectory) -> Decode:

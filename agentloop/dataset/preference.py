@@ -24,6 +24,7 @@ from agentloop.dataset.preference_schema import PREFERENCES
 from agentloop.dataset.row import Provenance
 from agentloop.dataset.segment_row import name_of
 from agentloop.dataset.trajectory import Trajectory, fork, trajectories
+from agentloop.trace.episode import ended
 from agentloop.trace.segment import segment_ids
 from agentloop.trace.tree import Tree, Turn
 
@@ -117,7 +118,7 @@ def _branch(path: Trajectory, common: int, value: float) -> Branch:
 def _siblings(tree: Tree, settings: Settings, values: dict[str, float]) -> Iterator[Candidate]:
     """Every two sibling turns that differ in value by more than the margin."""
     below = values if settings.by else _means(tree)
-    for parent in [None, *(turn.id for turn in tree.turns)]:
+    for parent in [None, *(turn.id for turn in tree.turns if not turn.from_critic)]:
         children = [
             turn
             for turn in tree.children(parent)
@@ -133,11 +134,10 @@ def _siblings(tree: Tree, settings: Settings, values: dict[str, float]) -> Itera
 def _means(tree: Tree) -> dict[str, float]:
     """Mean return of the ended episodes below each turn that has any."""
     returns: dict[str, list[float]] = {}
-    for leaf in tree.leaves():
-        if leaf.done or leaf.truncated is not None:
-            reward = tree.episode_return(leaf.id)
-            for turn in tree.path(leaf.id):
-                returns.setdefault(turn.id, []).append(reward)
+    for leaf in ended(tree):
+        reward = tree.episode_return(leaf.id)
+        for turn in tree.path(leaf.id):
+            returns.setdefault(turn.id, []).append(reward)
     return {turn: fmean(found) for turn, found in returns.items()}
 
 

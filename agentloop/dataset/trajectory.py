@@ -1,7 +1,7 @@
 """Whole paths of a tree that one seat played: what pairs of a good and a bad trajectory are made from.
 
 A path counts once its episode has ended: the environment said so, or something cut it. What broke is no outcome of the policy, and the
-leaves of a search that were never gone on from have no outcome yet; neither is a trajectory. Nor is a path on which the model lost sight
+leaves of a search that were never gone on from have none yet; neither is a trajectory. Nor is a path on which the model lost sight
 of its past (a dropped window, a summary): what it did then is no example of what to do with the whole past in view, which is what authored
 contexts show.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from agentloop.trace.episode import ended
 from agentloop.trace.tree import Tree, Turn
 
 OVERFLOW_REASONS = ("window", "summary")
@@ -53,9 +54,7 @@ def trajectories(tree: Tree, *, role: str | None = None, seat: str | None = None
         role: Only paths that this role played; None means any.
         seat: Only paths of this seat; None means any.
     """
-    for leaf in tree.leaves():
-        if not leaf.done and leaf.truncated is None:
-            continue
+    for leaf in ended(tree):
         path = tree.path(leaf.id)
         alone = all((turn.seat == leaf.seat and turn.role == leaf.role) or turn.given for turn in path)
         wanted = role in (None, leaf.role) and seat in (None, leaf.seat)

@@ -57,19 +57,28 @@ class ChatServer:
         key: Name of the environment variable with the key; None sends none. The key is sent and never stored or shown.
         request_timeout: Seconds until a request must be answered.
         retries: How often a request is sent again after a passing fault.
+        pause: Seconds that the first pause before a retry may last; the later ones are longer, up to 20.
 
     Raises:
         Mistake: The environment variable is not set.
     """
 
     def __init__(
-        self, url: str, model: str | None = None, *, key: str | None = None, request_timeout: float = 600.0, retries: int = 3
+        self,
+        url: str,
+        model: str | None = None,
+        *,
+        key: str | None = None,
+        request_timeout: float = 600.0,
+        retries: int = 3,
+        pause: float = 0.5,
     ) -> None:
         self.url = url.rstrip("/").removesuffix("/v1") + "/v1"
         self._model = model
         self._key = None if key is None else os.environ.get(key)
         self._timeout = request_timeout
         self._retries = retries
+        self._pause = pause
         self._limit_key = LIMIT_KEYS[0]
         self._session: aiohttp.ClientSession | None = None
         if key is not None and not self._key:
@@ -129,7 +138,7 @@ class ChatServer:
     async def _call(self, method: str, path: str, body: dict[str, Any] | None, what: str) -> dict[str, Any]:
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self._retries + 1),
-            wait=wait_random_exponential(multiplier=0.5, max=20.0),
+            wait=wait_random_exponential(multiplier=self._pause, max=20.0),
             retry=retry_if_exception_type(_PassingFault),
             reraise=True,
         )

@@ -206,6 +206,27 @@ class VLLMEngine:
             await self._call("POST", "/v1/unload_lora_adapter", {"lora_name": name}, what=f"adapter {name!r} to be unloaded")
         return names
 
+    async def sleep(self) -> None:
+        """Let the server give its accelerator's memory up: weights go to the host's, the cache is dropped (vLLM's sleep of level 1).
+
+        Unload all adapters before: what a sleep leaves of them is not relied on (huggingface/trl#5312).
+
+        Raises:
+            EngineFailure: It is still awake: it was not started for this, or it cannot.
+        """
+        await self._call("POST", "/sleep?level=1", what="its accelerator's memory")
+        await self._expect(asleep=True)
+
+    async def wake_up(self) -> None:
+        """Take the memory back, and be ready. Raises `EngineFailure`."""
+        await self._call("POST", "/wake_up", what="a wake-up")
+        await self._expect(asleep=False)
+
+    async def _expect(self, *, asleep: bool) -> None:
+        answer = await self._call("GET", "/is_sleeping", what="whether it sleeps")
+        if answer.get("is_sleeping") is not asleep:
+            raise EngineFailure("request", f"vLLM at {self.url} was told to {'sleep' if asleep else 'wake up'} and did not")
+
     async def close(self) -> None:
         """Close the connections, and the server if it is ours; idempotent."""
         if self._session is not None and not self._session.closed and self._loop is asyncio.get_running_loop():

@@ -134,6 +134,8 @@ def server_command(settings: EngineSettings, model_path: Path, *, adapters: int,
         command += ["--max-lora-rank", str(served_rank(settings.max_lora_rank))]
     if machine.cuda:
         command += ["--gpu-memory-utilization", str(settings.gpu_memory_utilization)]
+        if settings.while_training == "sleep":
+            command += ["--enable-sleep-mode"]
     else:
         # With adapters vLLM does not compile on a CPU anyway; without, it would start slowly, and base and adapter would round differently.
         command += ["--enforce-eager", "--kv-cache-memory-bytes", str(cache_bytes(settings, model_path, machine))]
@@ -184,6 +186,8 @@ def server_environment(settings: EngineSettings, machine: Machine, inherited: Ma
         lists["PYTHONPATH"] = ":".join(filter(None, (str(plugin), inherited.get("PYTHONPATH", ""))))
     else:
         lists = {}
+        if settings.while_training == "sleep":
+            ours["VLLM_SERVER_DEV_MODE"] = "1"  # without it vLLM has no address to be put to sleep at
     added = {name: value for name, value in ours.items() if name not in inherited}
     return {**inherited, **added, **{name: value for name, value in lists.items() if value}}
 

@@ -35,6 +35,7 @@ class EngineSettings:
         max_loras: Adapter slots of the server, one behind `url` too; None is what the roles need (`launch.slots`).
         memory_gib: GiB for the prefix and key-value cache on a CPU; None is a quarter of what is free, at most 4.
         gpu_memory_utilization: Share of an accelerator's memory that vLLM may take.
+        while_training: What our own server does while a training needs the only accelerator: "stop", or "sleep", vLLM's level 1.
         concurrency: Requests that the engine works on at once; more wait in its queue.
         start_timeout: Seconds until a server must answer after its start.
         request_timeout: Seconds until a request must be answered.
@@ -55,6 +56,7 @@ class EngineSettings:
     max_loras: int | None = None
     memory_gib: float | None = None
     gpu_memory_utilization: float = 0.9
+    while_training: Literal["stop", "sleep"] = "stop"
     concurrency: int = 64
     start_timeout: float = 600.0
     request_timeout: float = 600.0
@@ -66,7 +68,8 @@ class EngineSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "arguments", tuple(self.arguments))
-        for name, value, valid in (("kind", self.kind, KINDS), ("dtype", self.dtype, DTYPES)):
+        for name, valid in (("kind", KINDS), ("dtype", DTYPES), ("while_training", ("stop", "sleep"))):
+            value = getattr(self, name)
             if value not in valid:
                 raise Mistake(f"unknown engine {name}", found=value, expected=" | ".join(valid), nearest=nearest(str(value), valid))
         for name, low in LOWEST.items():

@@ -15,11 +15,13 @@ from pathlib import Path
 from agentloop.engine.base import BASE, Engine
 from agentloop.environment.base import Task
 from agentloop.evaluation.measure import Measurement, Tally
+from agentloop.sampling.beginning import tree_ids
 from agentloop.sampling.episode import Pool
 from agentloop.sampling.group import Origin, SamplingReport, sample_groups
 from agentloop.sampling.progress import Display
 from agentloop.sampling.prompt import NO_PREFACE, Preface
 from agentloop.sampling.settings import SampleSettings
+from agentloop.sampling.start import Start
 from agentloop.trace.ledger import Ledger, Tokens
 from agentloop.trace.render import Renderer
 from agentloop.trace.store import TreeWriter, read_trees
@@ -66,10 +68,12 @@ async def evaluate(
     adapter: str = BASE,
     preface: Preface = NO_PREFACE,
     display: Display | None = None,
+    starts: Sequence[Start] | None = None,
 ) -> Evaluation:
     """Play `settings.samples` episodes of every task, keep them at `path` (a Parquet artifact of trees), and measure them.
 
-    Called again with the same `path` after a kill, it goes on with the episodes that are missing.
+    With `starts` the episodes start from these nodes of earlier trees and `tasks` is not asked: what is measured is what the model makes
+    of a given past. Called again with the same `path` after a kill, it goes on with the episodes that are missing.
 
     Raises:
         RunFailed: Too many episodes failed; those that finished are kept.
@@ -86,8 +90,10 @@ async def evaluate(
             adapter=adapter,
             preface=preface,
             display=display,
+            starts=starts,
         )
-        writer.finish([origin.tree_id(task.id) for task in tasks])
+        order = [origin.tree_id(task.id) for task in tasks] if starts is None else list(tree_ids(starts, origin).values())
+        writer.finish(order)
     return evaluate_trees(path, stage=origin.stage, iteration=origin.iteration, sampling=report)
 
 

@@ -3,6 +3,7 @@
 Every leaf of a tree is one episode. How episodes enter:
 
 - an episode that the environment ended counts with what it achieved;
+- an episode that started from a node of another tree counts with the return of its whole path, and with the turns and tokens from there;
 - an episode that was cut short (`truncated`: turns, context, budget, time, or the environment's own limit) counts as unsuccessful, and
   with the reward, turns and tokens that it had by then;
 - an episode that broke (a `Failure`: the environment or the engine gave way) is no outcome of the policy. It enters `failures`, whose n is
@@ -148,7 +149,7 @@ def episode_scores(tree: Tree) -> Iterator[EpisodeScore]:
         yield EpisodeScore(
             success=succeeded(leaf),
             reward=sum(turn.reward for turn in path),
-            turns=sum(turn.action is not None for turn in path),
-            tokens=sum(len(turn.completion_ids) for turn in path),
+            turns=sum(turn.action is not None for turn in path if not turn.given),
+            tokens=sum(len(turn.completion_ids) for turn in path if not (turn.given or turn.authored)),
             truncated=leaf.truncated,
         )

@@ -1,8 +1,8 @@
 """The engine of a run, as stages see it: started when first needed, with the adapters in use loaded, checked and none beyond them.
 
-A version is checked whenever this process loads it for the first time (the design's adapter check: it generates and compares with a PEFT
-forward), so that a run can
-never go on with the base model, a stale prefix or another version while its logs say otherwise.
+A version is checked whenever this process loads it for the first time since the engine was started or slept (the adapter check: it
+generates and compares with a PEFT forward), so that a run can never go on with the base model, a stale prefix or another version while
+its logs say otherwise.
 """
 
 from __future__ import annotations
@@ -43,11 +43,14 @@ class Serving:
         self._probe = probe
         self._stack = AsyncExitStack()
         self._engine: Engine | None = None
+        self._asleep = False
         self._checked: set[str] = set()
         self.waits: defaultdict[str, float] = defaultdict(float)
 
     async def engine(self) -> Engine:
-        """The running engine; starts it if there is none."""
+        """The running engine; wakes it up if it sleeps, starts it if there is none."""
+        if self._asleep:
+            await self._wake_up()
         if self._engine is None:
             began = time.monotonic()
             context = open_engine(self._settings, self._model_path, adapters=self._adapters, work_dir=self._run / "logs")
@@ -94,13 +97,33 @@ class Serving:
 
     async def make_room(self) -> None:
         """Give up the accelerator's memory before a trainer starts on it; a CPU engine and somebody else's server stay."""
-        if (
-            self._engine is not None
-            and self._settings.url is None
-            and self._engine.info.kind in ("vllm", "transformers")
-            and _one_accelerator()
-        ):
+        if self._engine is None or self._asleep or self._settings.url is not None:
+            return
+        if self._engine.info.kind in ("vllm", "transformers") and _one_accelerator() and not await self._fall_asleep():
             await self.close()
+
+    async def _fall_asleep(self) -> bool:
+        """Let the server sleep, if the settings say so; whether it does. No adapter is loaded then, so that each is checked again."""
+        if self._settings.while_training != "sleep" or not isinstance(self._engine, VLLMEngine):
+            return False
+        try:
+            await self.retire(set())
+            await self._engine.sleep()
+        except EngineFailure:  # then it is stopped, which frees the memory in any case
+            return False
+        self._asleep = True
+        return True
+
+    async def _wake_up(self) -> None:
+        """Wake the server up, or stop it, so that it is started again."""
+        began = time.monotonic()
+        assert isinstance(self._engine, VLLMEngine)
+        self._asleep = False
+        try:
+            await self._engine.wake_up()
+        except EngineFailure:
+            await self.close()
+        self.waits["engine wake-up"] += time.monotonic() - began
 
     def take_waits(self) -> dict[str, float]:
         """The waits since the last call, so that a stage can account for its own."""
@@ -115,6 +138,7 @@ class Serving:
                 await self.retire(set())
         await self._stack.aclose()
         self._engine = None
+        self._asleep = False
         self._checked.clear()
 
 

@@ -33,7 +33,16 @@ AVAILABLE: dict[str, frozenset[str]] = {
     "metric": frozenset({"success", "reward", "turns", "tokens"}),
     "overflow policy": frozenset({"stop", "window", "summarise"}),
     "part": frozenset(
-        {"a schedule by iteration", "'when'", "@previous", "@all", "a file in 'from'", "a measurement of trees", "a mix of rows"}
+        {
+            "a schedule by iteration",
+            "'when'",
+            "@previous",
+            "@all",
+            "a file in 'from'",
+            "a measurement of trees",
+            "a mix of rows",
+            "'start_from'",
+        }
     ),
 }
 """Words by what they are. Under "part" stand those of `PARTS`, the parts of the language with no single word of their own."""
@@ -53,6 +62,7 @@ PARTS = (
     "a measurement of adapter",
     "'from' of a sample",
     "'start_from'",
+    "'start_from' of a search",
     "'seats'",
     "'memory'",
     "'environments'",
@@ -136,6 +146,9 @@ def _of_stage(types: dict[str, ArtifactType], path: Path, stage: Stage) -> Itera
             yield from _missing("part", repr(key), (*path, key))
     if isinstance(stage, Play):
         yield from _missing("overflow policy", stage.overflow, (*path, "overflow"))
+        if stage.start_from is not None:
+            search = isinstance(stage, Sample) and stage.searches
+            yield from _missing("part", "'start_from' of a search" if search else "'start_from'", (*path, "start_from"))
     if isinstance(stage, Sample):
         yield from _of_sample(path, stage)
     if isinstance(stage, Build):
@@ -143,7 +156,7 @@ def _of_stage(types: dict[str, ArtifactType], path: Path, stage: Stage) -> Itera
     if isinstance(stage, Evaluate):
         for metric in stage.metrics:
             yield from _missing("metric", metric, (*path, "metrics"))
-        for reference in stage.inputs:
+        for reference in stage.from_ or ():
             yield from _missing("part", f"a measurement of {types.get(reference.name, 'trees')}", (*path, "from"))
     for where, number in numbers_of(stage, path):
         if number.shape in ("values", "cosine", "linear"):
@@ -151,7 +164,7 @@ def _of_stage(types: dict[str, ArtifactType], path: Path, stage: Stage) -> Itera
 
 
 def _of_sample(path: Path, stage: Sample) -> Iterator[Problem]:
-    for key in ("start_from", "seats", "environments", "memory"):
+    for key in ("seats", "environments", "memory"):
         if getattr(stage, key) is not None:
             yield from _missing("part", repr(key), (*path, key))
     if stage.from_ is not None:

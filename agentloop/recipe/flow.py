@@ -16,7 +16,7 @@ from agentloop.recipe.measure import Evaluate
 from agentloop.recipe.problem import Problem
 from agentloop.recipe.recipe import Recipe
 from agentloop.recipe.reference import Reference
-from agentloop.recipe.sample import Sample
+from agentloop.recipe.sample import Play, Sample
 from agentloop.recipe.settings import ArtifactType
 from agentloop.recipe.source import Path
 from agentloop.recipe.stage import Stage
@@ -90,8 +90,9 @@ def data_reads(stage: Stage, path: Path) -> list[Read]:
     named: tuple[Reference, ...] = getattr(stage, "from_", None) or ()
     places: list[Path] = [(*path, "from")] if len(named) == 1 else [(*path, "from", index) for index in range(len(named))]
     found = [Read(where, reference, stage.takes) for where, reference in zip(places, named, strict=True)]
-    if isinstance(stage, Sample) and stage.start_from is not None:
-        found.append(Read((*path, "start_from", "from"), stage.start_from.from_, ("trees",)))
+    if isinstance(stage, Play) and stage.start_from is not None:
+        kinds: tuple[ArtifactType, ...] = ("trees", "measurement") if isinstance(stage, Evaluate) else ("trees",)
+        found.append(Read((*path, "start_from", "from"), stage.start_from.from_, kinds))
     if isinstance(stage, Sample) and stage.memory is not None:
         found.append(Read((*path, "memory", "from"), stage.memory.from_, ("store",)))
     return found

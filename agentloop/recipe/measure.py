@@ -2,9 +2,9 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from agentloop.recipe.part import Name, NonNegative, unknown
+from agentloop.recipe.part import Name, NonNegative, trouble, unknown
 from agentloop.recipe.reference import References
 from agentloop.recipe.sample import Play
 from agentloop.recipe.schedule import Scheduled
@@ -13,7 +13,9 @@ from agentloop.recipe.stage import METRICS, Work
 
 
 class Evaluate(Play):
-    """Plays a split and measures, with 95 % intervals clustered by task; or measures trees or rows that exist, without playing."""
+    """Plays a split, or goes on from nodes of trees, and measures, with 95 % intervals clustered by task; or measures trees or rows that
+    exist, without playing.
+    """
 
     kind: ClassVar[str] = "evaluate"
     takes: ClassVar[tuple[ArtifactType, ...]] = ("trees", "rows", "adapter")
@@ -29,6 +31,15 @@ class Evaluate(Play):
     """What is measured."""
     compare_to: Literal["base"] | None = None
     """Measure the bare base model too, with the same prompt, tasks and decoding."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plays_or_reads(cls, value: object) -> object:
+        if isinstance(value, dict) and value.get("from") is not None and value.get("start_from") is not None:
+            raise trouble(
+                "an evaluation measures what is there ('from') or plays on from it ('start_from'), not both", path=("start_from",)
+            )
+        return value
 
     @field_validator("metrics")
     @classmethod

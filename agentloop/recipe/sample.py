@@ -3,11 +3,11 @@
 `Play` holds what `evaluate` needs too: whose tasks, how many, how they are decoded and what limits an episode.
 """
 
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from agentloop.recipe.part import Amount, Count, Flag, Name, NonNegative, Part, Positive, PositiveShare, Share, trouble
+from agentloop.recipe.part import Amount, Count, Flag, Name, NonNegative, NotEmpty, Part, Positive, PositiveShare, Share, trouble
 from agentloop.recipe.reference import Reference
 from agentloop.recipe.schedule import Scheduled
 from agentloop.recipe.settings import ArtifactType
@@ -15,6 +15,35 @@ from agentloop.recipe.stage import Overflow, Work
 
 Deduplicate = Literal["effect", "action", "none"]
 MAX_TURNS: Scheduled[Count] = Scheduled.constant(16)
+
+
+class StartFrom(Part):
+    """Nodes of trees that episodes start from, in place of the first observation."""
+
+    from_: Reference = Field(alias="from")
+    """The trees; for an `evaluate` also an `evaluate`, whose episodes are meant."""
+    at: Literal["end", "failure", "error", "turn", "random"] = "end"
+    """Which nodes: where episodes ended, ended without success, where a critic found the first error, every turn, or a random turn of each
+    episode.
+    """
+    nodes: Scheduled[Count] | None = None
+    """Most nodes a tree, drawn at random; null is all."""
+    thought: Literal["none", "list", "actor"] = "none"
+    """Revision thought before the episode goes on: none, one of `thoughts`, or the actor's own answer to `question`."""
+    thoughts: Annotated[tuple[str, ...], NotEmpty] | None = None
+    """The list, in the form that turns have in the environment; null is a list of ten sentences."""
+    question: str | None = None
+    """What the actor is asked, in place of the question that there is."""
+    answer: str = "ok."
+    """What the model is shown after its thought."""
+    act: Flag = False
+    """Whether the thought is given to the environment as an action, and what that answers is shown in place of `answer`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: object) -> object:
+        """`start_from: errors` is short for `start_from: {from: errors}`."""
+        return {"from": value} if isinstance(value, str) else value
 
 
 class Play(Work):
@@ -40,6 +69,12 @@ class Play(Work):
     """Episodes that are played at once."""
     max_failures: Share = 0.1
     """Share of broken episodes above which the run stops."""
+    start_from: StartFrom | None = None
+    """Nodes of earlier trees that episodes start from; `samples` is then episodes a node, and `max_turns` counts from there."""
+
+    @property
+    def inputs(self) -> tuple[Reference, ...]:
+        return (*(self.from_ or ()), *(() if self.start_from is None else (self.start_from.from_,)))
 
 
 class Seat(Part):
@@ -59,23 +94,6 @@ class Seat(Part):
     def _short(cls, value: object) -> object:
         """`seats: {attacker: red}` is short for `seats: {attacker: {role: red}}`."""
         return {"role": value} if isinstance(value, str) else value
-
-
-class StartFrom(Part):
-    """Nodes of trees that episodes start from, in place of the first observation."""
-
-    from_: Reference = Field(alias="from")
-    """The trees."""
-    at: Literal["end", "failure", "error", "turn", "random"] = "end"
-    """Which nodes: where episodes ended, ended without success, where a critic found the first error, every turn, or a random turn of each
-    episode.
-    """
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short(cls, value: object) -> object:
-        """`start_from: errors` is short for `start_from: {from: errors}`."""
-        return {"from": value} if isinstance(value, str) else value
 
 
 class Memory(Part):
@@ -101,8 +119,6 @@ class Sample(Play):
 
     split: Literal["train", "dev"] = "train"
     """Split that the tasks come from. What was sampled from dev may be measured, never trained on."""
-    start_from: StartFrom | None = None
-    """Nodes that episodes start from."""
     seats: dict[Name, Seat] | None = None
     """Seat to role, for environments with several seats."""
     environments: dict[Name, Scheduled[NonNegative]] | None = None
@@ -133,9 +149,13 @@ class Sample(Play):
         return value
 
     @property
+    def searches(self) -> bool:
+        """Whether whole trees are grown: by every method but a group without limits, whose episodes do not wait for each other."""
+        return True
+
+    @property
     def inputs(self) -> tuple[Reference, ...]:
-        more = [part.from_ for part in (self.start_from, self.memory) if part is not None]
-        return (*(self.from_ or ()), *more)
+        return (*super().inputs, *(() if self.memory is None else (self.memory.from_,)))
 
 
 class GroupSample(Sample):
@@ -144,6 +164,10 @@ class GroupSample(Sample):
     method: Literal["group"] = "group"
     samples: Scheduled[Count] = Scheduled.constant(8)
     """Episodes a task: the size of the group."""
+
+    @property
+    def searches(self) -> bool:
+        return self.tokens is not None or self.seconds is not None or self.until_win
 
 
 class Search(Sample):

@@ -132,6 +132,8 @@ class Engine(Part):
     """GiB for the key-value cache on a CPU."""
     gpu_memory_utilization: PositiveShare = 0.9
     """Share of an accelerator's memory that vLLM may take."""
+    while_training: Literal["stop", "sleep"] = "stop"
+    """What a server that was started here does while a training needs the only accelerator."""
     concurrency: Count = 64
     """Requests that the engine works on at once."""
     start_timeout: Positive = 600.0

@@ -1,61 +1,72 @@
-"""`report.html`: one file without scripts, that opens offline and in which all text of models and environments is escaped."""
+"""`report.html` and the page of a tree: files without scripts, that open offline, with all text of models and environments escaped.
+
+What can be folded is a `<details>` element, and what the map of a tree links to unfolds by itself when it is gone to, so nothing needs a
+script.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from agentloop.dataset.store import ParquetRows
+from agentloop.report.collect import collect_examples, collect_marks, collect_trees, find_tree
 from agentloop.report.plot import success_plot
 from agentloop.report.summary import Summary, summarise
-from agentloop.report.trajectory import Decode, Example, examples, trained_turns
+from agentloop.report.trajectory import Decode, Example
+from agentloop.report.tree_map import tree_map
+from agentloop.report.tree_view import TreeView, tree_view
 from agentloop.run.artifact import write_text
 from agentloop.run.directory import RunDirectory
-from agentloop.trace.store import read_trees
 
 Groups = Sequence[tuple[str, Sequence[Example]]]
 """Example trajectories under headings."""
 
+Trees = Sequence[tuple[str, Sequence[TreeView]]]
+"""Trees under headings."""
+
 
 def write_report(directory: RunDirectory, decode: Decode) -> Path:
     """Write `report.html` of a run as it stands now, atomically, and return its path."""
-    write_text(directory.report, render(summarise(directory), collect_examples(directory, decode)))
+    marks = collect_marks(directory)
+    groups, trees = collect_examples(directory, marks, decode), collect_trees(directory, marks, decode)
+    write_text(directory.report, render(summarise(directory), groups, trees))
     return directory.report
 
 
-def render(summary: Summary, groups: Groups) -> str:
+def write_tree(directory: RunDirectory, name: str, decode: Decode) -> Path:
+    """Write the page of one tree of a run, named by its id or its task, and return its path. Raises `Mistake` if there is none."""
+    tree = find_tree(directory, name)
+    path = directory.tree_page(tree.id)
+    path.parent.mkdir(exist_ok=True)
+    write_text(path, render_tree(tree_view(tree, collect_marks(directory), decode)))
+    return path
+
+
+def render(summary: Summary, groups: Groups, trees: Trees = ()) -> str:
     """The report as HTML text."""
-    jinja = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     success = summary.of("success")
     times = sorted(summary.seconds.items(), key=lambda item: -item[1])
-    return jinja.get_template("template.html").render(
+    return _render(
+        "report.html",
         summary=summary,
         success=success,
         plot=success_plot(success),
         times=times,
         longest=max([seconds for _, seconds in times], default=1.0) or 1.0,
         groups=groups,
+        trees=trees,
     )
 
 
-def collect_examples(directory: RunDirectory, decode: Decode, artifacts: int = 3) -> Groups:
-    """Examples of the last few tree artifacts of the run, the newest first."""
-    entries = list(directory.journal.finished_entries())
-    rows = (
-        row
-        for entry in entries
-        for output in entry.outputs.values()
-        if output.type == "rows" and (directory.path / output.path).exists()
-        for row in ParquetRows(directory.path / output.path)
-    )
-    trained = trained_turns(rows)
-    groups: list[tuple[str, Sequence[Example]]] = []
-    for entry in reversed(entries):
-        for output in entry.outputs.values():
-            path = directory.path / output.path
-            if output.type != "trees" or not path.exists() or len(groups) == artifacts:
-                continue
-            groups.append((entry.stage, examples(read_trees(path), trained, decode)))
-    return groups
+def render_tree(view: TreeView) -> str:
+    """The page of one tree as HTML text."""
+    return _render("tree_page.html", view=view)
+
+
+def _render(template: str, **values: Any) -> str:
+    folder = Path(__file__).parent / "templates"
+    jinja = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return jinja.get_template(template).render(tree_map=tree_map, **values)

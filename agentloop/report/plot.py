@@ -23,7 +23,7 @@ def success_plot(points: Sequence[Point], title: str = "success") -> str:
     figure = Figure(figsize=(7.2, 3.4), layout="constrained")
     FigureCanvasSVG(figure)
     axes = figure.add_subplot()
-    labels = list(dict.fromkeys(point.label for point in points))
+    labels = sorted(dict.fromkeys(point.label for point in points), key=lambda label: label != "base")  # the base stands first
     for number, split in enumerate(splits):
         series = [point for point in points if point.split == split]
         shift = 0.12 * (number - (len(splits) - 1) / 2)
@@ -31,8 +31,11 @@ def success_plot(points: Sequence[Point], title: str = "success") -> str:
         value = [point.value for point in series]
         below = [max(0.0, point.value - (point.value if point.low is None else point.low)) for point in series]
         above = [max(0.0, (point.value if point.high is None else point.high) - point.value) for point in series]
-        style = "o-" if split != "test" else "s"
-        axes.errorbar(x, value, yerr=[below, above], fmt=style, capsize=4, label=f"{split} (n = {series[0].n})")
+        marker = "s" if split == "test" else "o"
+        bars = axes.errorbar(x, value, yerr=[below, above], fmt=marker, capsize=4, label=f"{split} (n = {series[0].n})")
+        if split != "test":
+            latest = {labels.index(point.label) + shift: point.value for point in series}  # the base may be measured every iteration
+            axes.plot(sorted(latest), [latest[at] for at in sorted(latest)], color=bars[0].get_color())
     axes.set_xticks(range(len(labels)), labels)
     axes.set_xlim(-0.5, len(labels) - 0.5)
     axes.set_ylim(-0.02, 1.02)

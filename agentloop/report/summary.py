@@ -170,7 +170,10 @@ def _line(entry: Entry, deleted: Collection[str]) -> StageLine:
 
 
 def _made(output: Output) -> str:
-    return f"{output.count:,} {output.type}" if output.count else output.type
+    """The artifact in words; trees and rows are plurals already."""
+    if not output.count:
+        return output.type
+    return f"{output.count:,} {output.type}{'s' if output.type in ('measurement', 'adapter') and output.count > 1 else ''}"
 
 
 def _verdicts(entry: Entry) -> VerdictLine:

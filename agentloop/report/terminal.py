@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from rich.console import Console
 from rich.table import Table
 
@@ -24,8 +26,12 @@ def print_summary(summary: Summary, console: Console) -> None:
     console.print(table)
     if summary.seconds:
         times = sorted(summary.seconds.items(), key=lambda item: -item[1])
-        console.print("time: " + ", ".join(f"{kind} {seconds:.0f} s" for kind, seconds in times), highlight=False)
+        _line(console, "time", (f"{kind} {seconds:.0f} s" for kind, seconds in times))
     if summary.tokens:
-        console.print("tokens: " + ", ".join(f"{kind} {count:,}" for kind, count in sorted(summary.tokens.items())), highlight=False)
+        _line(console, "tokens", (f"{kind} {count:,}" for kind, count in sorted(summary.tokens.items())))
     if summary.failures:
-        console.print("[red]failures:[/red] " + ", ".join(f"{kind} {count}" for kind, count in summary.failures.items()), highlight=False)
+        _line(console, "[red]failures[/red]", (f"{kind} {count}" for kind, count in summary.failures.items()))
+
+
+def _line(console: Console, name: str, parts: Iterable[str]) -> None:
+    console.print(f"{name}: {', '.join(parts)}", highlight=False, soft_wrap=True)

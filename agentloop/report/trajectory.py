@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from agentloop.dataset.row import Row
 from agentloop.trace.tree import Tree, Turn
 
 Decode = Callable[[Sequence[int]], str]
@@ -63,11 +62,6 @@ class Example:
     last_observation: str
 
 
-def trained_turns(rows: Iterable[Row]) -> set[tuple[str, str]]:
-    """(tree id, turn id) of every turn that some row trains on."""
-    return {(row.provenance.tree, turn) for row in rows for turn in row.provenance.turns}
-
-
 def examples(trees: Iterable[Tree], trained: set[tuple[str, str]], decode: Decode, *, successes: int = 3, others: int = 3) -> list[Example]:
     """The first few successful and other trajectories of `trees`, those that became training rows first among the successful."""
     wins: list[Example] = []
@@ -102,7 +96,7 @@ def _example(tree: Tree, leaf: Turn, trained: set[tuple[str, str]], decode: Deco
 
 
 def _view(turn: Turn, trained: bool, decode: Decode) -> TurnView:
-    notes = []
+    notes = ["taken over from an earlier tree"] if turn.given else []
     if turn.fresh not in (None, "start"):
         notes.append(f"context started afresh: {turn.fresh}")
     if turn.finish == "length":

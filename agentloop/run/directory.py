@@ -8,12 +8,14 @@ Layout (see docs/architecture.md)::
     RUN/iterations/000/      trees/ID.parquet  rows/ID.parquet  adapters/ROLE  evaluation/ID.json
     RUN/logs/                of the engine and the trainers
     RUN/report.html
+    RUN/trees/               pages of single trees, as `agentloop show RUN --tree ID` writes them
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +55,11 @@ class RunDirectory:
     def report(self) -> Path:
         """The HTML report."""
         return self.path / "report.html"
+
+    def tree_page(self, tree: str) -> Path:
+        """The page of the tree of that id, if somebody asked for it."""
+        name = re.sub(r"[^\w.-]+", "-", tree)[:120]
+        return self.path / "trees" / f"{name}.html"
 
     @property
     def logs(self) -> Path:

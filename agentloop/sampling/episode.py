@@ -20,10 +20,12 @@ from agentloop.environment.base import StepResult, Task
 from agentloop.environment.failure import EnvironmentFailure
 from agentloop.sampling.draw import draw, turn_of
 from agentloop.sampling.failure import Broken, kind_of
+from agentloop.sampling.reach import reach
 from agentloop.sampling.seat import Player, Pool, Seat, open_conversation
 from agentloop.sampling.seed import request_seed
+from agentloop.sampling.start import Start, take_over
 from agentloop.trace.render import ContextFull, Conversation, Prompt
-from agentloop.trace.tree import Failure, Truncation, Turn
+from agentloop.trace.tree import Draw, Failure, Truncation, Turn
 
 __all__ = ["Episode", "Player", "Pool", "Seat", "open_conversation", "play", "play_on"]
 
@@ -36,6 +38,8 @@ class Episode:
         sample: Its number in the group.
         seed: Its seed.
         parent: The turn that it goes on from; None for an episode from the start.
+        mark: What the ids of its turns begin with, before its number.
+        given: The turns up to `parent`, taken over from the tree that it goes on from.
         turns: The turns played, in order; complete also where the episode broke.
         system_prompt: Text of the system message.
         first_observation: What `reset` returned.
@@ -49,6 +53,8 @@ class Episode:
     sample: int
     seed: int
     parent: str | None = None
+    mark: str = ""
+    given: list[Turn] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     system_prompt: str = ""
     first_observation: str = ""
@@ -61,12 +67,22 @@ class Episode:
     @property
     def generated_tokens(self) -> int:
         """Tokens that the model produced in all turns."""
-        return sum(len(turn.completion_ids) for turn in self.turns)
+        return sum(len(turn.completion_ids) for turn in self.turns if not turn.authored)
 
     @property
     def success(self) -> bool:
         """Whether the episode ended, was not cut, and the environment called it a success."""
         return self.failure is None and bool(self.turns) and bool(self.turns[-1].success)
+
+    @property
+    def next_id(self) -> str:
+        """Id of the turn that is played next."""
+        return f"{self.mark}{self.sample}.{len(self.turns)}"
+
+    @property
+    def last_id(self) -> str | None:
+        """Id of the last turn, or of the one that the episode goes on from."""
+        return self.turns[-1].id if self.turns else self.parent
 
     def amend(self, **changes: Any) -> None:
         """Change fields of the last turn."""
@@ -87,10 +103,12 @@ class Episode:
 
     def break_off(self, broken: Broken) -> None:
         """Record why the episode broke, after the turns that it has."""
-        self.failure = broken.failure(self.sample, self.turns[-1].id if self.turns else self.parent)
+        self.failure = broken.failure(self.sample, self.last_id)
 
 
-async def play(task: Task, sample: int, seed: int, *, seat: Seat, pool: Pool, tokens: int | None = None) -> Episode:
+async def play(
+    task: Task, sample: int, seed: int, *, seat: Seat, pool: Pool, tokens: int | None = None, start: Start | None = None
+) -> Episode:
     """Play one episode of `task`. Failures of the engine and the environment are recorded in the result; anything else is raised.
 
     Args:
@@ -100,16 +118,22 @@ async def play(task: Task, sample: int, seed: int, *, seat: Seat, pool: Pool, to
         seat: Who plays.
         pool: Where.
         tokens: Generated tokens after which it is cut; None is no budget.
+        start: The node of an earlier tree that it starts from; None is the beginning.
     """
     episode = Episode(sample=sample, seed=seed)
     try:
         async with AsyncExitStack() as stack:
             with seat.admission.environment(), episode.timing_environment():
                 player = await stack.enter_async_context(pool.instance())
-                episode.first_observation = await player.reset(task)
+                total = await _begin(episode, player, task, start)
             episode.system_prompt = player.system_prompt() if seat.preface.system_prompt is None else seat.preface.system_prompt
             conversation = open_conversation(seat, episode.system_prompt)
-            await play_on(episode, seat, player, conversation, episode.first_observation, turns=seat.settings.max_turns, tokens=tokens)
+            if start is None:
+                observation: str | None = episode.first_observation
+            else:
+                observation, total = await _go_back(episode, seat, player, conversation, start, total)
+            if observation is not None:
+                await play_on(episode, seat, player, conversation, observation, total=total, turns=seat.settings.max_turns, tokens=tokens)
     except (EngineFailure, EnvironmentFailure) as error:
         episode.break_off(Broken(kind_of(error), error))
     except ContextFull as error:
@@ -160,28 +184,92 @@ async def play_on(
         await _sample(episode, seat, conversation, prompt)
         result = await _step(episode, seat, player)
         total += result.reward
-        if result.done:
-            episode.amend(success=player.success(total))
+        if _ended(episode, player, result, total):
             return None
-        if result.truncated:
-            return episode.cut("environment")
         if tokens is not None and episode.generated_tokens >= tokens:
             return episode.cut("budget")
         observation = result.observation
     return episode.cut("turns")
 
 
+def _ended(episode: Episode, player: Player, result: StepResult, total: float) -> bool:
+    """Whether the environment ended or cut the episode with this step; records it if so."""
+    if result.done:
+        episode.amend(success=player.success(total))
+    elif result.truncated:
+        episode.cut("environment")
+    return result.done or result.truncated
+
+
+async def _begin(episode: Episode, player: Player, task: Task, start: Start | None) -> float:
+    """Bring the environment to where the episode starts. Returns the return so far."""
+    if start is None:
+        episode.first_observation = await player.reset(task)
+        return 0.0
+    episode.first_observation, episode.parent, episode.mark = start.tree.first_observation, start.turn, start.mark
+    reached = await reach(player, task, start.path, first_observation=start.tree.first_observation)
+    return reached.total
+
+
+async def _go_back(
+    episode: Episode, seat: Seat, player: Player, conversation: Conversation, start: Start, total: float
+) -> tuple[str | None, float]:
+    """Bring the conversation to where the environment is, and have the revision thought said if there is to be one.
+
+    Returns:
+        What is observed then, None if the episode ended with the thought; and the return so far.
+
+    Raises:
+        ContextFull: The way, or the thought, does not fit.
+    """
+    episode.given, observation = take_over(conversation, seat.renderer, start)
+    thought = start.thought
+    if thought is None:
+        return observation, total
+    prompt = conversation.observe(f"{observation}\n\n{thought.question}" if thought.by == "actor" else observation)
+    if prompt.asks_summary:
+        raise ContextFull(conversation.context_length, conversation.context_length)
+    if thought.by == "actor":
+        await _sample(episode, seat, conversation, prompt)
+    else:
+        _record(episode, conversation, _forced(episode, seat, prompt, thought.text(episode.seed)))
+    if thought.answer is not None:
+        episode.amend(observation=thought.answer)
+        return thought.answer, total
+    result = await _step(episode, seat, player)
+    total += result.reward
+    return None if _ended(episode, player, result, total) else result.observation, total
+
+
 async def _sample(episode: Episode, seat: Seat, conversation: Conversation, prompt: Prompt) -> None:
     """Sample the pending prompt and record the turn, which has not acted yet."""
-    number = len(episode.turns)
-    drawn = await draw(seat, conversation.context_ids, request_seed(episode.seed, number))
-    parent = episode.turns[-1].id if episode.turns else episode.parent
-    turn = turn_of(seat, prompt, drawn, id=f"{episode.sample}.{number}", parent=parent)
-    conversation.add(turn)
-    episode.turns.append(turn)
+    drawn = await draw(seat, conversation.context_ids, request_seed(episode.seed, len(episode.turns)))
+    _record(episode, conversation, turn_of(seat, prompt, drawn, id=episode.next_id, parent=episode.last_id))
     episode.prompt_tokens += drawn.generation.prompt_tokens
     episode.cached_tokens += drawn.generation.cached_tokens
     episode.engine_seconds += drawn.seconds
+
+
+def _record(episode: Episode, conversation: Conversation, turn: Turn) -> None:
+    conversation.add(turn)
+    episode.turns.append(turn)
+
+
+def _forced(episode: Episode, seat: Seat, prompt: Prompt, text: str) -> Turn:
+    """A turn that says a given text."""
+    return Turn(
+        id=episode.next_id,
+        parent=episode.last_id,
+        extends=prompt.extends,
+        fresh=prompt.fresh,
+        prompt_ids=prompt.ids,
+        completion_ids=seat.renderer.written(text),
+        logprobs=None,
+        text=text,
+        draw=Draw(seat.adapter, seat.settings.temperature, kind="forced"),
+        finish="authored",
+        role=seat.settings.role,
+    )
 
 
 async def _step(episode: Episode, seat: Seat, player: Player) -> StepResult:

@@ -1,4 +1,5 @@
-"""Groups of episodes, played concurrently with no barrier between turns or groups, each kept the moment it ends.
+"""Groups of episodes, played concurrently with no barrier between turns or groups, each kept the moment it ends: all of a task from its
+beginning, or all from a node of an earlier tree.
 
 What is sampled does not depend on the order in which episodes finish: seeds belong to (run seed, stage, iteration, task, sample), a
 finished episode is a fragment of its task's tree, and fragments are joined by sample. An episode that the sink already holds is not played
@@ -10,11 +11,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from agentloop.engine.base import BASE, Engine, Generation
 from agentloop.environment.base import Task
 from agentloop.sampling.admission import Admission
+from agentloop.sampling.beginning import Beginning, from_starts, from_tasks
 from agentloop.sampling.episode import Episode, Pool, Seat, play
 from agentloop.sampling.failure import PERMANENT, FailureLog, first_of
 from agentloop.sampling.origin import Origin
@@ -24,6 +26,7 @@ from agentloop.sampling.report import SamplingReport
 from agentloop.sampling.seed import sample_seed
 from agentloop.sampling.settings import SampleSettings
 from agentloop.sampling.sink import Sink, keep
+from agentloop.sampling.start import Start
 from agentloop.trace.render import Renderer
 from agentloop.trace.tree import Tree
 
@@ -42,8 +45,13 @@ async def sample_groups(
     adapter: str = BASE,
     preface: Preface = NO_PREFACE,
     display: Display | None = None,
+    starts: Sequence[Start] | None = None,
 ) -> SamplingReport:
     """Play `settings.samples` episodes of every task and hand each to `sink` when it ends.
+
+    With `starts`, `tasks` is not asked, and as many episodes start from each of these nodes of earlier trees. What comes of them are new
+    trees, whole in themselves: they hold the ways to the nodes (`Turn.given`) and what was played from there, which alone
+    `settings.max_turns` counts.
 
     `pool` should allow `settings.alive` instances at once; with fewer, fewer episodes are alive. Making the artifact is the caller's
     (`TreeWriter.finish`). When the call is cancelled, all environments are closed, what was finished is in the sink, and the cancellation
@@ -52,16 +60,18 @@ async def sample_groups(
     Raises:
         RunFailed: The share of failed episodes is above `settings.max_failures`.
     """
-    stage = _Stage(tasks, pool, sink, settings, origin, display or Quiet())
+    total = settings.samples * len(tasks if starts is None else starts)
+    stage = _Stage(total, pool, sink, settings, origin, display or Quiet())
     seat = Seat(engine, renderer, settings, adapter, stage.admission, preface, stage.heard)
-    return await stage.run(seat)
+    if starts is None:
+        return await stage.run(from_tasks(tasks, settings.samples, origin), seat)
+    return await stage.run(from_starts(starts, settings.samples, origin), seat)
 
 
 class _Stage:
-    """One call of `sample_groups`: its queue of episodes, what is alive, and what was counted."""
+    """One call: its queue of episodes, what is alive, and what was counted."""
 
-    def __init__(self, tasks: Sequence[Task], pool: Pool, sink: Sink, settings: SampleSettings, origin: Origin, display: Display) -> None:
-        self._tasks = tasks
+    def __init__(self, total: int, pool: Pool, sink: Sink, settings: SampleSettings, origin: Origin, display: Display) -> None:
         self._pool = pool
         self._sink = sink
         self._settings = settings
@@ -74,8 +84,9 @@ class _Stage:
         self._engine_seconds = 0.0
         self._environment_seconds = 0.0
         self._started = 0
-        self._progress = Progress(origin.stage, len(tasks) * settings.samples)
+        self._progress = Progress(origin.stage, total)
         self.admission = Admission(settings.concurrency, min(settings.alive, pool.limit))
+        self._kept_at_once = asyncio.Semaphore(settings.alive)
 
     def heard(self, generation: Generation) -> None:
         """Count a generation and show it."""
@@ -86,17 +97,16 @@ class _Stage:
         progress.cached += generation.cached_tokens
         self._display.update(progress)
 
-    async def run(self, seat: Seat) -> SamplingReport:
+    async def run(self, beginnings: Iterable[Beginning], seat: Seat) -> SamplingReport:
         """Play everything that the sink does not hold yet."""
-        waiting = self._waiting()
         with self._display:
             self._display.update(self._progress)
             try:
                 async with asyncio.TaskGroup() as alive:
-                    for task, sample in waiting:
+                    for beginning in self._waiting(beginnings):
                         await self.admission.admit()
                         self._started += 1
-                        alive.create_task(self._run_episode(task, sample, seat))
+                        alive.create_task(self._run_episode(beginning, seat))
             except BaseExceptionGroup as errors:
                 raise first_of(errors) from None
             self._failures.check(self._progress.total, ended=True)
@@ -104,41 +114,46 @@ class _Stage:
                 await keep(self._sink, tree)
         return self._report()
 
-    def _waiting(self) -> Iterator[tuple[Task, int]]:
-        """Episodes to play, samples of a task side by side since they share a prefix; those that the sink holds are counted as resumed."""
+    def _waiting(self, beginnings: Iterable[Beginning]) -> Iterator[Beginning]:
+        """Episodes to play; those that the sink holds are counted as resumed."""
         finished = self._sink.finished
-        for task in self._tasks:
-            tree_id = self._origin.tree_id(task.id)
-            for sample in range(self._settings.samples):
-                if (tree_id, sample) in finished:
-                    self._progress.resumed += 1
-                    self._started += 1
-                else:
-                    yield task, sample
-
-    async def _run_episode(self, task: Task, sample: int, seat: Seat) -> None:
-        try:
-            episode = await self._play(task, sample, seat)
-            tree = self._fragment(task, episode)
-            if episode.failure is not None:
-                self._progress.failures[episode.failure.kind] += 1
-                self._failed.append(tree)
+        for beginning in beginnings:
+            if (beginning.tree, beginning.sample) in finished:
+                self._progress.resumed += 1
+                self._started += 1
             else:
-                with self.admission.environment():  # alive until it is kept, so that a slow disk cannot pile up finished episodes
-                    await keep(self._sink, tree)
-                self._progress.finished += 1
-                self._progress.succeeded += episode.success
-                self._count(episode)
+                yield beginning
+
+    async def _run_episode(self, beginning: Beginning, seat: Seat) -> None:
+        try:
+            episode = await self._play(beginning, seat)
+            # It makes room for the next one before it is on the disk, but no more of them wait for a slow disk than may be alive.
+            await self._kept_at_once.acquire()
         finally:
             self.admission.leave()
+        try:
+            await self._settle(self._fragment(beginning, episode), episode)
+        finally:
+            self._kept_at_once.release()
         self._display.update(self._progress)
         self._failures.check(self._started)
 
-    async def _play(self, task: Task, sample: int, seat: Seat) -> Episode:
+    async def _settle(self, tree: Tree, episode: Episode) -> None:
+        """Keep and count an episode that has ended; one that failed is kept when the stage ends."""
+        if episode.failure is not None:
+            self._progress.failures[episode.failure.kind] += 1
+            self._failed.append(tree)
+            return
+        await keep(self._sink, tree)
+        self._progress.finished += 1
+        self._progress.succeeded += episode.success
+        self._count(episode)
+
+    async def _play(self, beginning: Beginning, seat: Seat) -> Episode:
         """Play one episode, again where it broke by something that may pass."""
-        seed = sample_seed(self._origin.tree_seed(task.id), sample)
+        seed = sample_seed(beginning.seed, beginning.sample)
         for attempt in range(self._settings.retries + 1):
-            episode = await play(task, sample, seed, seat=seat, pool=self._pool)
+            episode = await play(beginning.task, beginning.sample, seed, seat=seat, pool=self._pool, start=beginning.start)
             self._engine_seconds += episode.engine_seconds
             self._environment_seconds += episode.environment_seconds
             if episode.failure is None:
@@ -150,19 +165,19 @@ class _Stage:
             self._progress.retried += 1
         return episode
 
-    def _fragment(self, task: Task, episode: Episode) -> Tree:
+    def _fragment(self, beginning: Beginning, episode: Episode) -> Tree:
         return Tree(
-            id=self._origin.tree_id(task.id),
-            task=task.id,
+            id=beginning.tree,
+            task=beginning.task.id,
             environment=self._origin.environment,
             split=self._origin.split,
-            turns=tuple(episode.turns),
+            turns=(*episode.given, *episode.turns),
             failures=() if episode.failure is None else (episode.failure,),
             samples=(episode.sample,),
             system_prompt=episode.system_prompt,
             first_observation=episode.first_observation,
-            task_data=dict(task.data),
-            seed=self._origin.tree_seed(task.id),
+            task_data=dict(beginning.task.data),
+            seed=beginning.seed,
         )
 
     def _count(self, episode: Episode) -> None:

@@ -199,12 +199,13 @@ class Conversation:
 
         Args:
             observation: What was observed before the turn was sampled (before a summary and after it, the same).
-            turn: The turn that came next; one without an action wrote a summary.
+            turn: The turn that came next; one without an action and an observation wrote a summary.
 
         Raises:
             ValueError: The turn does not continue this conversation, or was sampled under another overflow policy.
         """
-        asks_summary = turn.action is None and self._overflow == "summarise" and self._last is not None
+        wrote = turn.action is None and turn.observation is None
+        asks_summary = wrote and self._overflow == "summarise" and self._last is not None
         opening, history = self._opening, self._history
         if turn.fresh is None and (self._last is None or turn.extends != self._last.id):
             raise ValueError(f"turn {turn.id} extends {turn.extends!r}: it does not continue this conversation")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from agentloop.trace.tree import Tree, Turn
+from agentloop.trace.tree import Tree, Truncation, Turn
+
+STOPPED: frozenset[Truncation] = frozenset({"budget", "time"})
+"""What cuts a path without its having come to anything: the search had no more to spend on it, or left it for others."""
 
 
 def ended(tree: Tree) -> Iterator[Turn]:
@@ -14,7 +17,7 @@ def ended(tree: Tree) -> Iterator[Turn]:
     """
     broken = {failure.turn for failure in tree.failures}
     for leaf in tree.leaves():
-        if leaf.id not in broken and (leaf.done or leaf.truncated is not None):
+        if leaf.id not in broken and (leaf.done or (leaf.truncated is not None and leaf.truncated not in STOPPED)):
             yield leaf
 
 

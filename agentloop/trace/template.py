@@ -91,6 +91,7 @@ class ChatTemplate:
             self._trims[role] = self._probe_trim(role)
         self.bridge = self._find_bridge()
         self._history_frame = self._find_history_frame()
+        self._generation_frame = _squeeze(self.render([("user", "u")], generate=True))
         self.end_of_turn = self._find_end_of_turn()
 
     def render(self, messages: Sequence[tuple[str, str]], *, generate: bool) -> str:
@@ -134,7 +135,7 @@ class ChatTemplate:
         if history is None:
             return True
         before, _ = self._history_frame
-        return _squeeze(before + history) == _squeeze(self.render([("user", "u")], generate=True) + text)
+        return _squeeze(before + history) == self._generation_frame + _squeeze(text)
 
     def _data(self, message: Message) -> Piece | tuple[int, ...]:
         if isinstance(message.content, tuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from safetensors.numpy import save_file
 
 from agentloop.cli.main import run
 from agentloop.trace.store import read_trees
+from tests.servers import TinyServer
 from tests.tiny_model import make_model
 
 ENVIRONMENT = '''
@@ -244,3 +246,32 @@ def test_another_evaluation_in_the_same_folder_is_refused_by_what_differs(
 def test_a_split_without_tasks_fails(folder: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate(model, "--split", "dev") == 1
     assert "has no dev tasks" in capsys.readouterr().err
+
+
+@pytest.mark.vllm
+def test_an_adapter_on_a_real_server_is_checked_played_and_unloaded(
+    folder: Path, tiny_server: TinyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = tiny_server.world
+    command = ["eval", "./count.py", "--model", str(world.model_path), "--adapter", str(world.versions[0].path), "--compare-to", "base"]
+    command += ["--engine", "vllm", "--engine-option", f"url={tiny_server.url}", "--engine-option", "dtype=float32"]
+    command += ["--limit", "6", "--max-tokens", "12", "--examples", "1", "--out", "out"]
+    assert run(command) == 0
+
+    found = results(folder / "out")
+    assert found["engine"]["kind"] == "vllm" and found["adapter"]["content_hash"] == world.versions[0].content_hash
+    check = found["adapter"]["check"]
+    assert check["mean_error"] < check["bound"] < check["effect"], "the adapter changes more than the check allows to be wrong"
+    assert 0.9 < check["share"] < 1.1
+    of_adapter, of_base = (list(read_trees(folder / "out" / "trees" / f"{name}.parquet")) for name in ("adapter", "base"))
+    assert len(of_adapter) == len(of_base) == 6
+    for one, other in zip(of_adapter, of_base, strict=True):
+        assert one.turns[0].prompt_ids == other.turns[0].prompt_ids
+        assert (one.turns[0].draw.adapter, other.turns[0].draw.adapter) == (found["adapter"]["name"], "base")
+    drawn = [[tree.turns[0].completion_ids for tree in trees] for trees in (of_adapter, of_base)]
+    assert drawn[0] != drawn[1], "greedy answers of the adapter and of the base are the same, so one of them was served for both"
+
+    with urllib.request.urlopen(f"{tiny_server.url}/v1/models", timeout=10) as answer:
+        assert found["adapter"]["name"] not in [card["id"] for card in json.load(answer)["data"]]
+    monkeypatch.setattr("agentloop.loop.serving.open_engine", None)
+    assert run(command) == 0, "finished, so that no engine is asked again"

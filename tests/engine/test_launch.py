@@ -63,6 +63,13 @@ def test_there_is_a_spare_slot_beside_two_versions_a_role(model: Path) -> None:
     assert value(words(model, adapters=2, max_loras=9), "--max-loras") == "9"
 
 
+def test_only_a_cuda_server_that_is_to_sleep_is_started_for_it(model: Path, tmp_path: Path) -> None:
+    for machine, asked, can in ((GPU, "sleep", True), (GPU, "stop", False), (CPU, "sleep", False)):
+        assert ("--enable-sleep-mode" in words(model, machine, while_training=asked)) is can
+        environment = server_environment(EngineSettings(while_training=asked), machine, {}, plugin=tmp_path)  # type: ignore[arg-type]
+        assert ("VLLM_SERVER_DEV_MODE" in environment) is can
+
+
 def test_fewer_slots_than_the_roles_need_are_refused() -> None:
     check_slots(EngineSettings(max_loras=5), 2)
     check_slots(EngineSettings(max_loras=1), 0)

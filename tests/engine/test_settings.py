@@ -19,6 +19,7 @@ from agentloop.errors import Mistake
         ({"max_model_length": 4}, "did you mean 'max_model_len'"),
         ({"max_lora_rank": 513}, "found 513; expected at most 512"),
         ({"arguments": ["--max-lora-rank", "8"]}, "'--max-lora-rank' is for the engine's key 'max_lora_rank' to say"),
+        ({"while_training": "slep"}, "did you mean 'sleep'"),
         ({"concurrency": 0}, "found 0; expected at least 1"),
         ({"start_timeout": 0}, "expected more than 0"),
         ({"url": "localhost:8000"}, "expected http://HOST:PORT"),

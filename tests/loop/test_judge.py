@@ -19,6 +19,8 @@ from agentloop.trace.store import TreeWriter, read_trees
 from agentloop.trace.tree import Tree
 from agentloop.trace.verdict import first_error, is_walked, steps
 
+pytestmark = pytest.mark.usefixtures("warm_training")
+
 BUILD = "  - build:    {id: rows, from: trees,"
 ONE_ROUND = ("iterations: 2", "iterations: 1")
 POLICY = '''
@@ -113,6 +115,29 @@ def test_rubric_pairwise_and_outcome_in_a_chain(judged_run: Callable[..., tuple[
     entry = entry_of(out, "000/scores")
     assert entry.about["asked_again"] == entry.about["questions"] > 0 and entry.about["unreadable_answers"] == 0
     assert "judged" not in entry_of(out, "000/outcomes").tokens
+
+
+def test_each_role_judges_with_its_own_present_adapter(judged_run: Callable[..., tuple[int, Path]]) -> None:
+    evaluate = "  - evaluate: {id: dev,"
+    judges = {"own": "actor", "other": "critic", "bare": "frozen"}
+    stages = [f"judge: {{id: {name}, from: trees, critic: first_error, max_tokens: 40, role: {role}}}" for name, role in judges.items()]
+    train = [
+        "sample: {id: theirs, tasks: 6, samples: 4, max_tokens: 8, max_turns: 4, role: critic}",
+        "build: {id: lessons, from: theirs, dataset: self_imitation, best: 2, role: critic}",
+        "train: {id: second, from: lessons, method: sft, epochs: 1, rank: 4, batch_size: 4, role: critic}",
+    ]
+    code, out = judged_run(
+        (evaluate, "".join(f"  - {stage}\n" for stage in (*train, *stages)) + evaluate),
+        ("seed: 3", "seed: 3\nroles: {critic: {adapter: true}, frozen: {adapter: false}}"),
+    )
+    assert code == 0
+    versions: dict[str, str] = {}
+    for name, role in judges.items():
+        turns = [turn for tree in trees_of(out, name) for turn in tree.leaves(seat="critic")]
+        assert turns and {turn.role for turn in turns} == {role}
+        (versions[name],) = {turn.draw.adapter for turn in turns}
+        assert versions[name] == entry_of(out, f"000/{name}").about["adapter"]
+    assert versions["own"].startswith("actor-000-") and versions["other"].startswith("critic-000-") and versions["bare"] == "base"
 
 
 def test_a_judging_that_was_killed_goes_on_where_it_was(judged_run: Callable[..., tuple[int, Path]], tmp_path: Path) -> None:

@@ -31,8 +31,8 @@ final:
   - evaluate: {split: test, tasks: 200}
 """
 
-
 BUILT = ("agent_r",)
+"""Methods of which every part is there."""
 
 
 def read(methods: Path, name: str) -> Recipe:

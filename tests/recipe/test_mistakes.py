@@ -124,3 +124,17 @@ def test_what_is_not_available_is_told_after_all_that_is_wrong(folder: Path) -> 
     assert message_of(changed(unavailable)) == "r.yaml:7: dataset 'world_model' is not available in this version"
     both = message_of(changed(unavailable | {8: "  - train: {from: row}"}))
     assert both == "r.yaml:8: nothing makes 'row'; did you mean 'rows'?"
+
+
+def test_a_judge_may_be_any_role_and_a_player_may_not(folder: Path) -> None:
+    far = "roles: {far: {url: 'http://host', model: large, prompt: Be strict.}, scorer: {model: tiny, scoring: embedder}}\niterations: 2"
+    build = "\n  - build: {id: rows, from: errors, dataset: self_imitation}"
+    judged = {4: far, 7: "  - judge: {id: errors, from: trees, critic: rubric, rubric: short, role: far}" + build}
+    Path("r.yaml").write_text(changed(judged))
+    assert load("r.yaml", environments={"textcraft"}).role("far").kind == "url"
+    assert message_of(changed({4: far, 6: "  - sample: {id: trees, role: far}"})) == (
+        "r.yaml:7: a role behind a URL outside 'judge' is not available in this version\n"
+        "r.yaml:7: 'prompt' of a role outside 'judge' is not available in this version"
+    )
+    embedded = {4: far, 7: "  - judge: {id: errors, from: trees, critic: scoring, role: scorer}" + build}
+    assert message_of(changed(embedded)) == "r.yaml:8: an embedder as a judge is not available in this version"

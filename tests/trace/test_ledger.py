@@ -51,6 +51,14 @@ def test_critics_are_judged_tokens_of_their_role_and_authored_turns_cost_nothing
     assert ledger.total(role="actor") == Ledger.of_trees([tree], "trees").total()
 
 
+def test_what_another_model_read_and_wrote_is_judged_as_its_server_counts(make_tree: MakeTree) -> None:
+    tree = make_tree("t0", (0,))
+    info = {"question": "?", "prompt_tokens": 40, "completion_tokens": 2}
+    far = Turn("c", "0.1", None, (), (), None, "Bad", Draw("x", kind="foreign"), fresh="critic", seat="critic", role="far", info=info)
+    ledger = Ledger.of_trees([tree.with_verdicts((), (far,))], "trees")
+    assert ledger.total(role="far") == Tokens(judged=42, turns=1)
+
+
 def test_what_was_sampled_and_not_kept_is_counted_too(make_tree: MakeTree) -> None:
     tree = make_tree("t0", (0,))
     spent = Spent(requests=2, prompt=20, cached=16, generated=5)

@@ -98,3 +98,27 @@ def test_only_plain_draws_have_ratios() -> None:
     assert not Draw("base", top_p=0.9).has_ratio
     assert not Draw("base", top_k=5).has_ratio
     assert not Draw("base", kind="deduplicated").has_ratio
+
+
+def test_critics_turns_are_in_the_tree_and_in_no_episode() -> None:
+    asked = dataclasses.replace(turn("a/judge.0.0", "a", seat="critic"), fresh="critic")
+    again = turn("a/judge.0.1", "a/judge.0.0", extends="a/judge.0.0", seat="critic")
+    fresh = dataclasses.replace(again, id="b/judge.0.1", extends=None, fresh="template")  # where the template alters the first answer
+    tree = Tree("t", "t", "e", "train", turns=(turn("a", None), turn("b", "a", extends="a"), asked, again, fresh))
+    assert [leaf.id for leaf in tree.leaves()] == ["b"]
+    assert [leaf.id for leaf in tree.leaves(seat="critic")] == ["a/judge.0.1", "b/judge.0.1"]
+    assert [child.id for child in tree.children("a")] == ["b"]
+    assert [child.id for child in tree.children("a", critics=True)] == ["a/judge.0.0"]
+    assert [[one.id for one in segment] for segment in tree.segments("a/judge.0.1", seat="critic")] == [["a/judge.0.0", "a/judge.0.1"]]
+    assert [[one.id for one in segment] for segment in tree.segments("b/judge.0.1", seat="critic")] == [["a/judge.0.0"], ["b/judge.0.1"]]
+
+
+def test_a_foreign_turn_has_no_ids_and_nothing_continues_it() -> None:
+    draw = Draw("large at host", kind="foreign")
+    foreign = Turn("f", None, None, (), (), None, "Judgement: Bad", draw, fresh="critic", seat="critic", info={"prompt_tokens": 9})
+    assert foreign.foreign and not foreign.authored and not draw.has_ratio and not Draw("base", kind="constrained").has_ratio
+    for wrong in ({"prompt_ids": (1,)}, {"completion_ids": (1,)}, {"logprobs": ()}):
+        with pytest.raises(ValueError, match="ids of a foreign model are not known"):
+            dataclasses.replace(foreign, **wrong)
+    with pytest.raises(ValueError, match="extends 'f', whose ids are not known"):
+        Tree("t", "t", "e", "train", turns=(foreign, turn("g", "f", extends="f")))

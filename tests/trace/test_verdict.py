@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentloop.trace.tree import Draw, Tree, Turn, Verdict
-from agentloop.trace.verdict import BAD, GOOD, UNCERTAIN, UNPARSABLE, first_error, is_walked, steps, verdicts_by_turn
+from agentloop.trace.verdict import BAD, GOOD, UNCERTAIN, UNPARSABLE, VerdictCounts, first_error, is_walked, steps, verdicts_by_turn
 
 MakeTree = Callable[..., Tree]
 VALUES = {GOOD: 1.0, BAD: 0.0, UNCERTAIN: 0.5, UNPARSABLE: None}
@@ -68,3 +68,13 @@ def test_any_path_against_its_list_of_labels(labels: list[str | None]) -> None:
     assert (labels.index(BAD) if BAD in labels else None) == (int(found.id) if found else None)
     before = labels[: labels.index(BAD)] if BAD in labels else labels
     assert is_walked(tree, names[-1]) == (None not in before)
+
+
+def test_verdicts_in_numbers() -> None:
+    tree = FORKED.with_verdicts([verdict("a", GOOD), verdict("b", UNPARSABLE), verdict("c", BAD), verdict("d", BAD, stage="other")])
+    counts = VerdictCounts.of([tree, FORKED], "errors")
+    assert counts == VerdictCounts(3, {BAD: 1, GOOD: 1}, 1, 0.5)
+    assert counts.in_words() == "3 verdicts · Bad 1, Good 1 · mean 0.500 · unparsable 1"
+    scored = FORKED.with_verdicts([Verdict("scoring", "c", 0.25, stage="s")])
+    assert VerdictCounts.of([scored], "s").in_words() == "1 verdicts · mean 0.250 · unparsable 0"
+    assert VerdictCounts.of([scored], "t").in_words() == "no verdicts"

@@ -49,7 +49,8 @@ async def _play(run: StageRun, context: Context, stage: Evaluate, outcome: Outco
     current = context.lineage.playing(stage.role)
     evaluations: dict[str, Evaluation] = {}
     for name in dict.fromkeys([current, BASE] if stage.compare_to == BASE else [current]):
-        if name == BASE and (earlier := _earlier_base(run, context, stage)) is not None:
+        again = name == BASE and stage.start_from is None  # what it would start from differs from iteration to iteration
+        if again and (earlier := _earlier_base(run, context, stage)) is not None:
             evaluations[BASE] = earlier
             continue
         adapter, check = await context.serving.serve(context.lineage.versions.get(name))

@@ -10,9 +10,7 @@ from typing import Any
 
 from agentloop.critic import (
     AskSettings,
-    ChatRespondent,
     Critic,
-    EngineRespondent,
     FirstError,
     JudgeProgress,
     JudgeReport,
@@ -25,12 +23,10 @@ from agentloop.critic import (
     TreeJudge,
     judge_trees,
 )
-from agentloop.critic.respondent import Respondent
-from agentloop.critic.transcript import SYSTEM
-from agentloop.engine.chat import ChatServer
 from agentloop.errors import RunFailed
 from agentloop.loop import references
 from agentloop.loop.context import Context, Outcome, StageRun
+from agentloop.loop.judging import respondent
 from agentloop.recipe import judge as recipe
 from agentloop.run.journal import Output
 from agentloop.sampling.progress import display
@@ -70,34 +66,22 @@ async def _judge(
     run: StageRun, context: Context, stage: recipe.Judge, progress: JudgeProgress, stack: AsyncExitStack, about: dict[str, Any]
 ) -> TreeJudge:
     """Whoever judges; what it needs is opened on `stack`, and what the report should know of it goes into `about`."""
-    role = context.recipe.role(stage.role)
     if isinstance(stage, recipe.OutcomeJudge):
         return OutcomeJudge(stage=stage.id)
     if isinstance(stage, recipe.ScoringJudge):
         from agentloop.critic.scorer import TransformersScorer
         from agentloop.model import resolve
 
+        role = context.recipe.role(stage.role)
         assert role.model is not None and role.scoring != "embedder"
         about["adapter"] = role.model
         scorer = await TransformersScorer.open(resolve(role.model).path, name=role.model, kind=role.scoring)
         return ScoringJudge(scorer, role=stage.role, each=stage.each, stage=stage.id, progress=progress)
     assert isinstance(stage, recipe.ModelJudge)
-    system = role.prompt if role.prompt is not None else SYSTEM
-    respondent: Respondent
-    if role.url is not None:
-        engine = context.recipe.engine
-        server = ChatServer(role.url, role.model, key=role.key, request_timeout=engine.request_timeout, retries=engine.retries)
-        stack.push_async_callback(server.close)
-        await server.connect()
-        about["adapter"] = server.name
-        respondent = ChatRespondent(server, stage.role, system)
-    else:
-        adapter, check = await context.serving.serve(context.lineage.versions.get(context.lineage.playing(stage.role)))
-        about |= {"adapter": adapter} | ({"adapter_check": check} if check else {})
-        respondent = EngineRespondent(await context.serving.engine(), context.renderer, adapter, stage.role, system)
     at = run.schedule_at
     settings = AskSettings(stage.temperature.at(at), stage.max_tokens.at(at), stage.votes.at(at), stage.concurrency)
-    return ModelJudge(_critic(stage, at), respondent, settings, stage=stage.id, progress=progress)
+    asked = await respondent(stage.role, context, stack, about)
+    return ModelJudge(_critic(stage, at), asked, settings, stage=stage.id, progress=progress)
 
 
 def _critic(stage: recipe.ModelJudge, iteration: int) -> Critic:

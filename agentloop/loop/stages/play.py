@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +15,14 @@ from agentloop.environment.pool import EnvironmentPool
 from agentloop.errors import RunFailed
 from agentloop.evaluation.benchmark import Evaluation, evaluate
 from agentloop.loop.context import Context, StageRun
+from agentloop.loop.stages.starts import Choose, find_starts
 from agentloop.recipe.sample import Play
 from agentloop.recipe.settings import Environment
 from agentloop.sampling.group import Origin, SamplingReport
 from agentloop.sampling.progress import display
 from agentloop.sampling.prompt import Preface, preface
 from agentloop.sampling.settings import SampleSettings
-
-Choose = Callable[[Sequence[Task], int | None], list[Task]]
-"""Which of the split's tasks are played, given how many are asked for."""
+from agentloop.sampling.start import Start
 
 SEARCHED = ("simulations", "expansions", "duplicates", "restored", "replayed")
 """What is told of a search beside what is told of every sampling."""
@@ -31,10 +30,11 @@ SEARCHED = ("simulations", "expansions", "duplicates", "restored", "replayed")
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What a stage plays with: the tasks, the engine, the environment instances, what names and seeds the trees, and what precedes the
-    first observation."""
+    """What a stage plays with: the tasks, or in their place the nodes that episodes start from, the engine, the environment instances,
+    what names and seeds the trees, and what precedes the first observation."""
 
     tasks: list[Task]
+    starts: list[Start] | None
     engine: Engine
     pool: EnvironmentPool
     origin: Origin
@@ -49,16 +49,18 @@ async def preparing(
 
     Raises:
         RunFailed: The environment has no tasks of that split.
+        Mistake: The trees to start from are of another split.
     """
+    count = stage.tasks.at(run.schedule_at) if stage.tasks is not None else None
+    starts = None if stage.start_from is None else find_starts(run, context, stage.start_from, split=split, count=count, choose=choose)
     engine = await context.serving.engine()
     async with context.pool(environment, instances) as pool:
-        everything = await pool.tasks(split)
-        if not everything:
+        everything = await pool.tasks(split) if starts is None else ()
+        if not everything and starts is None:
             raise RunFailed(f"environment {environment.id!r} has no {split} tasks, which stage {run.key} would play")
-        count = stage.tasks.at(run.schedule_at) if stage.tasks is not None else None
         origin = Origin(stage=stage.id, environment=environment.id, split=split, iteration=run.label, seed=context.recipe.seed)
         before = await preface(pool, context.examples(), context.recipe.prompt.system)
-        yield Prepared(choose(everything, count), engine, pool, origin, before)
+        yield Prepared(choose(everything, count), starts, engine, pool, origin, before)
 
 
 async def play(
@@ -68,11 +70,13 @@ async def play(
 
     Raises:
         RunFailed: The environment has no tasks of that split, or too many episodes broke.
+        Mistake: The trees to start from are of another split.
     """
     settings = sample_settings(stage, run.schedule_at)
     async with preparing(run, context, stage, environment, split, choose, settings.alive) as prepared:
         return await evaluate(
             prepared.tasks,
+            starts=prepared.starts,
             engine=prepared.engine,
             pool=prepared.pool,
             renderer=context.renderer,
@@ -102,9 +106,11 @@ def sample_settings(stage: Play, iteration: int, *, max_turns: int | None = None
 
 
 def success_in_short(evaluation: Evaluation) -> str:
-    """The share of successful episodes as a person reads it; says so when every episode broke."""
+    """The share of successful episodes as a person reads it; says so when every episode broke, or there was none."""
     found = next((measurement for measurement in evaluation.measurements if measurement.name == "success"), None)
-    return "every episode broke" if found is None else f"{100 * found.value:.1f} % of {found.n} episodes"
+    if found is None:
+        return "every episode broke" if evaluation.failures else "no episode was played"
+    return f"{100 * found.value:.1f} % of {found.n} episodes"
 
 
 def sampling_facts(*reports: SamplingReport | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from agentloop.environment.base import Task
 from agentloop.loop.context import Context, Outcome, StageRun
 from agentloop.loop.stages.play import play, sampling_facts, success_in_short
-from agentloop.loop.stages.search import is_search, search, solved_in_short
+from agentloop.loop.stages.search import search, solved_in_short
 from agentloop.recipe.sample import Sample
 from agentloop.run.journal import Output
 from agentloop.sampling.choice import fresh_tasks
@@ -26,7 +26,7 @@ async def sample(run: StageRun, context: Context) -> Outcome:
     def choose(tasks: Sequence[Task], count: int | None) -> list[Task]:
         return fresh_tasks(tasks, count, seed=context.recipe.seed, iteration=run.iteration)
 
-    if is_search(stage):
+    if stage.searches:
         played = await search(run, context, stage, path, adapter=adapter, choose=choose)
         note = solved_in_short(path, played.sampling)
     else:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from agentloop.evaluation.benchmark import Evaluation, evaluate_trees
 from agentloop.loop.context import Context, StageRun
-from agentloop.loop.stages.play import Choose, preparing, sample_settings
-from agentloop.recipe.sample import Beam, BestOfN, GroupSample, Sample, TreeSearch
+from agentloop.loop.stages.play import preparing, sample_settings
+from agentloop.loop.stages.starts import Choose
+from agentloop.recipe.sample import Beam, BestOfN, Sample, TreeSearch
 from agentloop.sampling.progress import display
 from agentloop.sampling.report import SamplingReport
 from agentloop.sampling.search.forest import SearchSettings, search_trees
@@ -42,11 +43,6 @@ async def search(run: StageRun, context: Context, stage: Sample, path: Path, *, 
             )
             writer.finish([prepared.origin.tree_id(task.id) for task in prepared.tasks])
     return evaluate_trees(path, stage=stage.id, iteration=run.label, sampling=report)
-
-
-def is_search(stage: Sample) -> bool:
-    """Whether a stage grows whole trees: every method but a group without limits, whose episodes do not wait for each other."""
-    return not isinstance(stage, GroupSample) or stage.tokens is not None or stage.seconds is not None or stage.until_win
 
 
 def search_settings(stage: Sample, iteration: int) -> SearchSettings:

