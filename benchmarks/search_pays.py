@@ -113,7 +113,8 @@ async def spend(grow: Callable[[int, int], Awaitable[Tree]], budget: int) -> Spe
 
 def anatomy(trees: Sequence[Tree]) -> dict[str, int]:
     """What the tokens went into: trees; nodes that were expanded; candidates, of which so many did what a sibling did (`duplicates`), or
-    were `refused` by the environment; candidates right `after a refusal`, and of these `refused again`; failures; turns by what cut them."""
+    were `refused` by the environment; candidates right `after a refusal`, and of these `refused again`; failures; turns by what cut them.
+    """
     counts: Counter[str] = Counter(trees=len(trees), failures=sum(len(tree.failures) for tree in trees))
     for tree in trees:
         counts["expanded"] += len({turn.parent for turn in tree.turns})
