@@ -168,8 +168,8 @@ def _mask_of(examples: Sequence[dict[str, Any]], device: torch.device) -> torch.
 
 
 def _padded(values: Sequence[Sequence[float]], device: torch.device, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Rows filled up with 0 on the right, at least two columns wide: TRL takes a single column for one value a sequence, without a mask, and
-    would count the fillers of a process that has nothing else.
+    """Rows filled up with 0 on the right, at least two columns wide: TRL takes a single column for one value a sequence, without a mask,
+    and would count the fillers of a process that has nothing else.
     """
     rows = [torch.tensor([*row], dtype=dtype) for row in values]
     padded = pad_sequence([*rows, torch.zeros(2, dtype=dtype)], batch_first=True)[:-1]
