@@ -113,6 +113,7 @@ def load_outcomes(job: TrainingJob) -> DoubleData:
         tuple((labels, crossed) for (_, labels), (_, crossed) in zip(own, others, strict=True)),
         tuple(row.weight if row.reward >= least else -row.weight for row in chosen),
         skipped,
+        both_train=False,
     )
 
 

@@ -24,12 +24,14 @@ class DoubleData:
         labels: The id where it is trained on, else `IGNORED`; same shapes.
         weights: One an example.
         skipped: Examples left out as too long.
+        both_train: Whether the second sequence trains too; where not, it is only looked at.
     """
 
     input_ids: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
     labels: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
     weights: tuple[float, ...]
     skipped: int
+    both_train: bool = True
 
     @property
     def lengths(self) -> list[int]:
@@ -38,8 +40,9 @@ class DoubleData:
 
     @property
     def trained_tokens(self) -> int:
-        """Ids with a label in one epoch."""
-        return sum(label != IGNORED for both in self.labels for labels in both for label in labels)
+        """Ids that the loss sees in one epoch."""
+        trained = (labels for both in self.labels for labels in (both if self.both_train else both[:1]))
+        return sum(label != IGNORED for labels in trained for label in labels)
 
     @property
     def total_tokens(self) -> int:

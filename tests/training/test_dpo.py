@@ -105,40 +105,56 @@ def gradients(trainer: Any) -> dict[str, torch.Tensor]:
     return {name: parameter.grad for name, parameter in trainer.model.named_parameters() if parameter.grad is not None}
 
 
-def test_the_loss_and_its_gradients_are_those_of_trls_dpo_trainer(make: MakeJob, tmp_path: Path):
+def trls(job: TrainingJob, tmp_path: Path) -> Any:
+    """TRL's own trainer of the method, given ids in place of text."""
     from datasets import Dataset
     from transformers import AutoTokenizer
-    from trl import DPOConfig, DPOTrainer
+    from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
-    from agentloop.training import dpo, sft
+    from agentloop.training import sft
     from agentloop.training.lora import attach_adapter
+
+    config, trainer = (DPOConfig, DPOTrainer) if job.method == "dpo" else (KTOConfig, KTOTrainer)
+    columns = ["prompt_ids", "chosen_ids", "rejected_ids", "completion_ids", "KL_completion_ids"]
+    given = type("GivenIds", (trainer,), {"_prepare_dataset": lambda self, dataset, *_: dataset})
+    return given(
+        model=attach_adapter(sft.load_base(job), job),
+        args=config(str(tmp_path / "trl"), use_cpu=True, bf16=False, gradient_checkpointing=False, beta=0.1, report_to="none"),
+        train_dataset=Dataset.from_dict({**{name: [[1]] for name in columns}, "label": [True]}),
+        processing_class=AutoTokenizer.from_pretrained(job.model),
+    )
+
+
+def as_trl_has_it(method: str, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Our batch under the names of TRL's collators."""
+    whole = {name: batch[name].clone() for name in ("input_ids", "attention_mask")} | {"completion_mask": (batch["labels"] != -100).long()}
+    if method == "dpo":
+        return whole
+    own, crossed = ({name: tensor.chunk(2)[half] for name, tensor in whole.items()} for half in (0, 1))
+    return own | {f"KL_{name}": tensor for name, tensor in crossed.items()} | {"label": batch["weights"] > 0}
+
+
+@pytest.mark.parametrize("method", ["dpo", "kto"])
+def test_the_loss_and_its_gradients_are_those_of_trls_own_trainer(
+    make: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+):
+    """In one piece, without weights or fillers, where the two can be compared; the policy has left its reference behind."""
+    from agentloop.training import dpo, kto, sft
+    from agentloop.training.kto import load_outcomes
     from agentloop.training.pair_data import load_pairs
 
-    class GivenIds(DPOTrainer):
-        def _prepare_dataset(self, dataset: Dataset, *_: object) -> Dataset:
-            return dataset
-
-    first = run(make(random_pairs(4, seed=5), epochs=2, output=str(tmp_path / "first")), tmp_path)
-    job = make(random_pairs(4, seed=1), start=first.adapter_path)
-    data = load_pairs(job)
-    ours = moved(dpo.make_trainer(job, data, tmp_path)[0])
+    monkeypatch.setattr(sft, "can_share_prefix", lambda model: False)
+    rows: Any = random_pairs(4, seed=1) if method == "dpo" else [replace(row, weight=1.0) for row in outcomes(4, seed=1)]
+    first = run(make(rows, epochs=2, output=str(tmp_path / "first")), tmp_path)
+    job = make(rows, start=first.adapter_path)
+    made = dpo.make_trainer(job, load_pairs(job), tmp_path) if method == "dpo" else kto.make_trainer(job, load_outcomes(job), tmp_path)
+    ours, theirs = moved(made[0]), moved(trls(job, tmp_path))
     batch = next(iter(ours.get_train_dataloader()))
-
-    theirs = moved(
-        GivenIds(
-            model=attach_adapter(sft.load_base(job), job),
-            args=DPOConfig(str(tmp_path / "trl"), use_cpu=True, bf16=False, gradient_checkpointing=False, beta=0.1, report_to="none"),
-            train_dataset=Dataset.from_dict({"prompt_ids": [[1]], "chosen_ids": [[1]], "rejected_ids": [[1]]}),
-            processing_class=AutoTokenizer.from_pretrained(job.model),
-        )
-    )
-    same = {name: batch[name].clone() for name in ("input_ids", "attention_mask")}
-    same["completion_mask"] = (batch["labels"] != -100).long()
-    expected = theirs._compute_loss(theirs.model, same, False)
+    expected = theirs._compute_loss(theirs.model, as_trl_has_it(method, batch), False)
     expected.backward()
     found = ours.compute_loss(ours.model, batch, num_items_in_batch=torch.tensor(4))
     found.backward()
-    assert abs(found.item() - math.log(2)) > 0.01
+    assert abs(found.item() - (math.log(2) if method == "dpo" else 0.5)) > 0.01
     assert found.item() == pytest.approx(expected.item(), abs=1e-5)
     of_ours, of_theirs = gradients(ours), gradients(theirs)
     assert of_ours.keys() == of_theirs.keys() and of_ours
@@ -215,7 +231,8 @@ def test_sequences_behind_a_shared_prefix_learn_what_padded_ones_do(
 def test_two_processes_learn_what_one_does(make: MakeJob, tmp_path: Path, rows: Any):
     from agentloop.training.launch import train
 
-    one = make(rows, output=str(tmp_path / "one"))
+    first = run(make(rows, output=str(tmp_path / "first")), tmp_path)
+    one = make(rows, start=first.adapter_path, output=str(tmp_path / "one"))
     two = replace(one, output=str(tmp_path / "two"), processes=2)
     of_one, of_two = run(one, tmp_path), train(two, work_dir=tmp_path / "work-two")
     assert (of_one.world_size, of_two.world_size) == (1, 2) and of_one.steps == of_two.steps == 2
@@ -240,6 +257,7 @@ def test_ktos_other_continuations_are_those_of_the_rows_before(make: MakeJob):
         assert crossed == (row.input_ids[:context] + other.input_ids[start:])[:longest]
         assert [label != -100 for label in crossed_labels] == ([False] * context + list(map(bool, other.mask[start:])))[:longest]
     assert [weight > 0 for weight in data.weights] == [row.reward == 1.0 for row in rows]
+    assert data.trained_tokens == sum(row.trained for row in rows)
 
 
 @pytest.mark.parametrize(
