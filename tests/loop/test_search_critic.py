@@ -166,6 +166,19 @@ def test_a_model_behind_a_url_values_and_has_its_key(
     assert str(entry.about["critic"]["adapter"]).startswith("large at 127.0.0.1:")
 
 
+def test_answers_that_cannot_be_read_are_counted_and_what_the_server_overlooks_is_told(
+    written: Callable[..., Path], tmp_path: Path
+) -> None:
+    seen: list[tuple[str, dict[str, object]]] = []
+    with chat_server("Who knows?", seen) as url:  # type: ignore[arg-type]
+        role = ("seed: 3", f"seed: 3\nroles: {{far: {{url: '{url}', model: large, structured_outputs: choice}}}}")
+        trees, entry = done(written(f"tasks: 2, {METHODS['mcts']}, critic: far", role), tmp_path / "out")
+    estimates = [verdict for tree in trees for verdict in tree.verdicts if verdict.critic == "estimate"]
+    assert {(verdict.value, verdict.label) for verdict in estimates} == {(None, "unparsable")}
+    assert entry.about["verdicts"]["unparsable"] == entry.about["critic"]["unreadable_answers"] == len(estimates) == len(seen) // 2
+    assert str(entry.about["note"]).endswith(f"does not keep to choice: {len(estimates)} answers were not held")
+
+
 def test_another_critic_is_another_search(written: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What a finished search depended on may not change under it: here the system prompt of the role that values."""
     settings = f"tasks: 2, {METHODS['beam']}, critic: {{role: critic, max_tokens: 60}}"
