@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import traceback
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -90,6 +91,17 @@ def _converted(id: str, environment: type[Environment], name: str, value: object
         return value
     try:
         return adapter.validate_python(value)
-    except pydantic.ValidationError as error:
-        message = error.errors(include_url=False)[0]["msg"].lower()
-        raise Mistake(f"option {name!r} of environment {id!r}: {message}", found=value) from None
+    except pydantic.ValidationError as refusal:
+        error = max(refusal.errors(include_url=False), key=_relevance)
+        words = re.findall(r"'([^']*)'", error["ctx"]["expected"]) if error["type"] == "literal_error" else []
+        raise Mistake(
+            f"option {name!r} of environment {id!r}: {error['msg'][0].lower()}{error['msg'][1:]}",
+            found=error["input"],
+            nearest=nearest(str(error["input"]), words),
+        ) from None
+
+
+def _relevance(error: Mapping[str, Any]) -> tuple[int, int]:
+    """How much an error says. Where several types are allowed each has its error; that of the nearest type says most."""
+    told = 0 if error["type"].endswith("_type") else 1 if error["type"] == "literal_error" else 2
+    return len(error["loc"]), told

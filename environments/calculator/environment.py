@@ -8,13 +8,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from itertools import permutations
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from agentloop import StepResult, Task
 from agentloop.environment.base import Message, Split
 from agentloop.environment.tools import ToolEnvironment, tool
 
 from .problems import HIGHEST_LEVEL, KINDS, SIGNS, Kind, Problem, calculate, problems
+
+Level = Annotated[int, Field(ge=1, le=HIGHEST_LEVEL)]
+"""How many operations a problem takes."""
 
 _TERSE_NAMES = {"add": "add", "sub": "subtract", "mul": "multiply"}
 _TERSE_CALL = re.compile(r"\s*(add|sub|mul)\((-?\d{1,9}),(-?\d{1,9})\)\s*")
@@ -37,7 +42,13 @@ class Calculator(ToolEnvironment):
     most_calls = 1
     step_timeout = 10.0
 
-    def __init__(self, kind: Kind = "story", levels: int | list[int] = (1, 2, 3), terse: bool = False, seed: int = 0) -> None:  # type: ignore[assignment]
+    def __init__(
+        self,
+        kind: Kind = "story",
+        levels: Level | Annotated[Sequence[Level], Field(min_length=1)] = (1, 2, 3),
+        terse: bool = False,
+        seed: int = 0,
+    ) -> None:
         """Choose the problems.
 
         Args:

