@@ -3,7 +3,7 @@
 # test:  the tests, with vLLM really serving where it is installed
 # lint, types: ruff and mypy
 #
-# PYTHON=/path/to/python3.12 chooses another Python; ARGUMENTS="-k trace" goes to pytest.
+# PYTHON=/path/to/python3.12 chooses another Python; ARGUMENTS="-k trace" goes to pytest, WORKERS=0 runs the tests in one process.
 
 .PHONY: setup demo test lint types format
 .DEFAULT_GOAL := help
@@ -13,6 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 AT_LEAST_311 = import sys; sys.exit(sys.version_info < (3, 11))
 BIN = .venv/bin
+WORKERS = 2
 
 help:
 	@sed -n 's/^# //p; /^$$/q' Makefile
@@ -33,7 +34,7 @@ demo: setup
 	@$(BIN)/agentloop run recipes/quickstart.yaml
 
 test: setup
-	@$(BIN)/python -m pytest $(ARGUMENTS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGUMENTS)
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -141,7 +141,7 @@ def cpu_seconds(group: int) -> float:
 
 
 async def one_server(dtype: str, plugin: bool, model_path: Path, versions: list[AdapterVersion], repeats: int) -> dict[str, Any]:
-    """Start a server, measure all, and stop it."""
+    """Start a server, measure all, and stop it. Without `repeats` only what the check sees is measured."""
     settings = EngineSettings(kind="vllm", dtype=dtype, concurrency=CONCURRENCY, max_model_len=1024, max_lora_rank=16, memory_gib=1.0)
     settings = replace(settings, start_timeout=1800.0, request_timeout=1800.0)
     folder = versions[0].path.parent
@@ -153,16 +153,19 @@ async def one_server(dtype: str, plugin: bool, model_path: Path, versions: list[
         await server.start()
         start_seconds = time.monotonic() - started
         await engine.connect(model_path, dtype=dtype)
-        started = time.monotonic()
+        row: dict[str, Any] = {"dtype": dtype, "plugin": not server.slots_stick, "start_seconds": start_seconds}
         asked = prompts_for(model_path)
-        await speed(engine, asked, [BASE], 1)
-        first_seconds = time.monotonic() - started
+        if repeats:
+            started = time.monotonic()
+            await speed(engine, asked, [BASE], 1)
+            row["first_completion_seconds"] = time.monotonic() - started
         for version in versions:
             await engine.load_adapter(version)
-        row: dict[str, Any] = {"dtype": dtype, "plugin": not server.slots_stick, "start_seconds": start_seconds}
-        row |= {"first_completion_seconds": first_seconds, "tokens_per_second": await speeds(engine, asked, versions[0].name, repeats)}
         row["mixed_base_mean_error"] = await mixed_error(engine, asked, versions[0].name)
         row["checks"] = await checks(engine, asked, model_path, versions)
+        if not repeats:
+            return row
+        row["tokens_per_second"] = await speeds(engine, asked, versions[0].name, repeats)
         await asyncio.sleep(3.0)
         before = cpu_seconds(server.pid)
         await asyncio.sleep(IDLE_SECONDS)
@@ -192,7 +195,7 @@ async def run(arguments: argparse.Namespace) -> None:
         about = {"what": (__doc__ or "").split("\n")[0], "engine": arguments.engine, "model": model.name, "concurrency": CONCURRENCY}
         rows: list[dict[str, Any]] = []
         for dtype in arguments.dtypes:
-            for plugin in (True, False) if dtype == "float32" and arguments.engine == "vllm" else (True,):
+            for plugin in (True, False) if dtype == "float32" and arguments.engine == "vllm" and arguments.repeats else (True,):
                 if arguments.engine == "transformers":
                     rows.append(await in_process(dtype, model.path, versions))
                 else:
@@ -205,9 +208,9 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--engine", choices=("vllm", "transformers"), default="vllm", help="transformers: the check's statistics alone")
+    parser.add_argument("--engine", choices=("vllm", "transformers"), default="vllm", help="transformers: without speeds")
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], choices=("float32", "float16", "bfloat16"))
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="of the speeds; 0: the check's statistics alone")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

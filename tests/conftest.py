@@ -1,4 +1,4 @@
-"""Rules for all tests: what is marked `vllm` is skipped where vLLM is not installed."""
+"""Rules for all tests: which are skipped, and which run in the same process."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ hypothesis.settings.load_profile("agentloop")
 pytest_plugins = ["tests.servers", "tests.warm"]
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests marked `vllm` where there is no vLLM to start."""
-    if importlib.util.find_spec("vllm") is not None:
-        return
-    skip = pytest.mark.skip(reason="vLLM is not installed")
+    """Skip tests marked `vllm` where there is no vLLM to start, and say which tests belong into one process of several.
+
+    Those that need vLLM do, since they share a server, and it takes both cores; the others go by file.
+    """
+    missing = importlib.util.find_spec("vllm") is None
     for item in items:
-        if "vllm" in item.keywords:
-            item.add_marker(skip)
+        needs_vllm = "vllm" in item.keywords
+        item.add_marker(pytest.mark.xdist_group("vllm" if needs_vllm else item.nodeid.partition("::")[0]))
+        if needs_vllm and missing:
+            item.add_marker(pytest.mark.skip(reason="vLLM is not installed"))
