@@ -16,7 +16,7 @@ from agentloop import StepResult, Task
 from agentloop.environment.base import Message, Split
 from agentloop.environment.tools import ToolEnvironment, tool
 
-from .problems import HIGHEST_LEVEL, KINDS, SIGNS, Kind, Problem, calculate, problems
+from .problems import HIGHEST_LEVEL, SIGNS, Kind, Problem, calculate, problems
 
 Level = Annotated[int, Field(ge=1, le=HIGHEST_LEVEL)]
 """How many operations a problem takes."""
@@ -58,10 +58,6 @@ class Calculator(ToolEnvironment):
             seed: Of the problems; another seed makes others.
         """
         self._levels = [levels] if isinstance(levels, int) else sorted(set(levels))
-        if not self._levels or not all(isinstance(level, int) and 1 <= level <= HIGHEST_LEVEL for level in self._levels):
-            raise ValueError(f"levels is one or more of 1 to {HIGHEST_LEVEL}, found {levels!r}")
-        if kind not in KINDS:
-            raise ValueError(f"kind is one of {', '.join(KINDS)}, found {kind!r}")
         self._kind: Kind = "expression" if terse else kind
         self._terse = terse
         self._seed = seed

@@ -16,7 +16,6 @@ from typing import Literal
 from agentloop.environment.base import Split
 
 Kind = Literal["story", "problem", "expression"]
-KINDS: tuple[Kind, ...] = ("story", "problem", "expression")
 SIGNS = {"add": "+", "subtract": "-", "multiply": "*"}
 HIGHEST_LEVEL = 8
 

@@ -46,9 +46,6 @@ class Retry(Environment):
             oracle: Whether a right answer ends the episode. Without, every answer is called wrong, so that nobody is told when to stop.
             seed: Of the problems; another seed makes others.
         """
-        for name, value, low, high in (("terms", terms, 2, 8), ("largest", largest, 2, 999), ("attempts", attempts, 1, 64)):
-            if not low <= value <= high:
-                raise ValueError(f"{name} is {low} to {high}, found {value!r}")
         self._terms = terms
         self._largest = largest
         self._attempts = attempts
@@ -111,9 +108,11 @@ def _problems(terms: int, largest: int, seed: int) -> dict[Split, tuple[tuple[in
     for _ in range(20 * SIZES["train"]):
         first, *others = (generator.randint(1, largest) for _ in range(terms))
         numbers = (first, *(number * generator.choice((1, -1)) for number in others))
-        of_split = found[_split_of(numbers)]
-        if len(of_split) < SIZES[_split_of(numbers)]:
-            of_split[numbers] = None
+        split = _split_of(numbers)
+        if len(found[split]) < SIZES[split]:
+            found[split][numbers] = None
+        elif all(len(found[split]) == size for split, size in SIZES.items()):
+            break
     return {split: tuple(problems) for split, problems in found.items()}
 
 

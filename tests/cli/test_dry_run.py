@@ -50,7 +50,7 @@ def dry_run(folder: Path, environment: str, option: str, capsys: pytest.CaptureF
         (
             "calculator",
             "kind: stories",
-            "option 'kind' of environment 'calculator': input should be 'story', 'problem' or 'expression'; found 'stories'",
+            "of environment 'calculator': input should be 'story', 'problem' or 'expression'; found 'stories'; did you mean 'story'?",
         ),
         ("./games.py:High", "higest: 5", "expected one of highest; did you mean 'highest'?"),
     ],

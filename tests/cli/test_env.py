@@ -55,7 +55,7 @@ def test_check_exits_with_1_and_a_remedy_where_a_claim_does_not_hold(tmp_path: P
         (["check", "textcrat"], "did you mean 'textcraft'"),
         (["check", "textcraft", "--set", "depht=1"], "unknown option 'depht' of environment 'textcraft'"),
         (["check", "textcraft", "--set", "depth"], "an option is given as --set OPTION=VALUE"),
-        (["check", "textcraft", "--set", "depth=9"], "refuses its options (depth=9): depth is one or more of 1, 2, 3 and 4"),
+        (["check", "textcraft", "--set", "depth=9"], "option 'depth' of environment 'textcraft': input should be 1, 2, 3 or 4; found 9"),
         (["new", "3d"], "letters, digits and underscores"),
     ],
 )

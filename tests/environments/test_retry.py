@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentloop import Environment, Task
@@ -43,6 +43,7 @@ def test_without_an_oracle_every_answer_is_called_wrong_until_the_attempts_are_u
     assert [retry.step("1").done for _ in range(3)][-1] and not retry.success(0.0)
 
 
+@settings(max_examples=25)
 @given(st.integers(2, 4), st.integers(2, 30), st.integers(0, 3))
 def test_splits_share_no_problem(terms: int, largest: int, seed: int) -> None:
     retry = make(terms=terms, largest=largest, seed=seed)

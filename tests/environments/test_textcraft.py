@@ -77,9 +77,12 @@ def test_the_depth_option_chooses_goals_and_moves_none_between_splits(environmen
     assert {task.data["depth"] for task in all_tasks(find("textcraft").make())} == {2, 3, 4}
 
 
-@pytest.mark.parametrize("depth", [0, 5, [2, 9], []])
-def test_a_depth_without_goals_is_a_mistake(depth: object) -> None:
-    with pytest.raises(Mistake, match="depth is one or more of 1, 2, 3 and 4"):
+@pytest.mark.parametrize(
+    ("depth", "message"),
+    [(0, "1, 2, 3 or 4; found 0"), (5, "1, 2, 3 or 4; found 5"), ([2, 9], "1, 2, 3 or 4; found 9"), ([], "at least 1 item")],
+)
+def test_a_depth_without_goals_is_a_mistake(depth: object, message: str) -> None:
+    with pytest.raises(Mistake, match=message):
         find("textcraft").make(depth=depth)
 
 
