@@ -45,6 +45,7 @@ LOADED = (
     "agentloop.report.html",
     "agentloop.report.terminal",
     "agentloop.training.grpo",
+    "agentloop.training.online",
     "agentloop.training.sft",
     "agentloop.training.worker",
     "matplotlib.backends.backend_svg",

@@ -13,17 +13,20 @@ import os
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agentloop.errors import AgentloopError, Mistake, RunFailed
 from agentloop.loop import references, retention, stores
 from agentloop.loop.context import FINAL, Context, Outcome, StageRun
 from agentloop.loop.stages import STAGES
+from agentloop.loop.updates import updates_before
 from agentloop.recipe.judge import Judge
+from agentloop.recipe.moment import at_update
 from agentloop.recipe.recipe import Recipe
 from agentloop.recipe.sample import critic_of
 from agentloop.recipe.stage import Stage, When
+from agentloop.recipe.train import PolicyTrain
 from agentloop.run.artifact import disk_full, means_full
 from agentloop.run.journal import Entry
 from agentloop.trace.hash import content_hash
@@ -220,7 +223,14 @@ async def _outcome(run: StageRun, context: Context) -> Outcome:
     if not stored and references.nothing_made(run.stage.inputs, run, context.directory):
         names = ", ".join(str(reference) for reference in run.stage.inputs)
         return Outcome(about={"note": f"left out: there is no {names}", "left_out": True})
-    return await STAGES[run.stage.kind](run, context)
+    return await STAGES[run.stage.kind](_at_its_update(run, context), context)
+
+
+def _at_its_update(run: StageRun, context: Context) -> StageRun:
+    """The stage with its schedules `by: update` as they are when it begins; one that samples for itself goes through them as it trains."""
+    if isinstance(run.stage, PolicyTrain) and run.stage.online is not None:
+        return run
+    return replace(run, stage=at_update(run.stage, updates_before(run, context.recipe, context.directory)))
 
 
 def _holds(store: str, run: StageRun, context: Context) -> bool:

@@ -43,7 +43,7 @@ def added_to(name: str, run: StageRun, recipe: Recipe, directory: RunDirectory) 
     """What lies in a store when `run` begins, the oldest first, but for what is too old for it."""
     age, replayed = recipe.stores[name].age, -1
     found: list[Added] = []
-    for iteration, stage, entry in _finished_before(run, recipe, directory):
+    for iteration, stage, entry in finished_before(run, recipe, directory):
         if isinstance(stage, Build) and stage.into == name and entry.outputs:
             found.append(Added(iteration, entry))
         if isinstance(stage, Train) and name in in_stores(stage.inputs, recipe) and replayed_rows(entry):
@@ -54,7 +54,7 @@ def added_to(name: str, run: StageRun, recipe: Recipe, directory: RunDirectory) 
 
 def ever_added_to(name: str, run: StageRun, recipe: Recipe, directory: RunDirectory) -> list[Added]:
     """All that was ever added before `run`, however old, the oldest first."""
-    stages = _finished_before(run, recipe, directory)
+    stages = finished_before(run, recipe, directory)
     return [Added(iteration, entry) for iteration, stage, entry in stages if isinstance(stage, Build) and stage.into == name]
 
 
@@ -100,7 +100,7 @@ def shown(rows: list[Row], store: Store) -> list[Row]:
     return kept[::-1]
 
 
-def _finished_before(run: StageRun, recipe: Recipe, directory: RunDirectory) -> Iterator[tuple[int, Stage, Entry]]:
+def finished_before(run: StageRun, recipe: Recipe, directory: RunDirectory) -> Iterator[tuple[int, Stage, Entry]]:
     """Iteration, stage and journal line of the stages that were finished before `run`, in the order of the plan."""
     for iteration in range(min(run.iteration + 1, recipe.iterations)):
         for stage in recipe.stages:

@@ -21,7 +21,7 @@ from agentloop.recipe.settings import ArtifactType
 from agentloop.recipe.source import Path
 from agentloop.recipe.stage import Stage
 from agentloop.recipe.stages import WORDS, tag_of
-from agentloop.recipe.train import Train
+from agentloop.recipe.train import PolicyTrain, Train
 from agentloop.recipe.walk import numbers_of, stages_of
 
 AVAILABLE: dict[str, frozenset[str]] = {
@@ -35,6 +35,7 @@ AVAILABLE: dict[str, frozenset[str]] = {
     "part": frozenset(
         {
             "a schedule by iteration",
+            "a schedule by update",
             "'when'",
             "@previous",
             "@all",
@@ -159,6 +160,8 @@ def _of_stage(types: dict[str, ArtifactType], path: Path, stage: Stage) -> Itera
             yield from _missing("part", "'start_from' of a search" if search else "'start_from'", (*path, "start_from"))
     if isinstance(stage, Sample):
         yield from _of_sample(path, stage)
+    if isinstance(stage, PolicyTrain) and stage.online is not None:
+        yield from _of_sample((*path, "online", "sample"), stage.online.sample)
     if isinstance(stage, Build):
         yield from _of_build(types, path, stage)
     if isinstance(stage, Evaluate):

@@ -22,7 +22,7 @@ from agentloop.recipe.schedule import Scheduled
 from agentloop.recipe.selection import selection_problems
 from agentloop.recipe.source import Path
 from agentloop.recipe.stage import Stage
-from agentloop.recipe.train import PreferenceTrain, Train
+from agentloop.recipe.train import PolicyTrain, PreferenceTrain, Train
 from agentloop.recipe.walk import grids, numbers_of, stages_of, within
 
 Stages = list[tuple[Path, Stage]]
@@ -136,6 +136,8 @@ def _environments(recipe: Recipe, stages: Stages) -> Iterator[Problem]:
             chosen = [((*path, "environment"), stage.environment)] if stage.environment is not None else []
             if stage.from_ is not None and not any(_is_adapter(recipe, reference.name) for reference in stage.from_):
                 continue  # it plays nothing
+        elif isinstance(stage, PolicyTrain) and stage.online is not None:
+            chosen = []
         else:
             continue
         if not known:

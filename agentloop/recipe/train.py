@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, Strict, model_serializer, model_validator
 
+from agentloop.recipe.online import Online
 from agentloop.recipe.part import Amount, Count, Flag, NonNegative, Number, Part, Positive, PositiveShare, Share, trouble
 from agentloop.recipe.reference import References
 from agentloop.recipe.schedule import Scheduled
@@ -55,6 +56,8 @@ class Train(Work):
     """Most rows, drawn at random; null is all."""
     processes: Count = 1
     """Processes that train together."""
+    checkpoint_every: Count = 50
+    """Optimiser updates after which the training's state is kept; one that dies goes on from there when the run is started again."""
 
     @model_validator(mode="before")
     @classmethod
@@ -133,6 +136,10 @@ class PolicyTrain(Train):
     """Policy gradients on rows with behaviour log-probabilities (GRPO, arXiv:2402.03300, and its kin)."""
 
     method: Literal["grpo"]
+    from_: References | None = Field(None, alias="from")  # type: ignore[assignment]  # `online` makes its own rows
+    """The rows; not said where the training is `online`."""
+    online: Online | None = None
+    """Rounds of sampling inside the training, in place of `from`."""
     epochs: Scheduled[Positive] = Scheduled.constant(1.0)
     """Passes over the rows."""
     learning_rate: Scheduled[Positive] = Scheduled.constant(1e-5)
@@ -161,6 +168,18 @@ class PolicyTrain(Train):
     """How rows of a store are replayed."""
     max_staleness: Amount | None = None
     """Iterations by which a row's adapter may lag behind; null is no limit."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rows_or_rounds(cls, value: object) -> object:
+        if isinstance(value, dict):
+            online = value.get("online") is not None
+            if value.get("from") is None and not online:
+                raise trouble("missing key 'from' in stage 'train'", expected="from: ROWS, or online: {...}")
+            for key in ("from", "updates", "max_rows", "max_staleness", "packing") if online else ():
+                if value.get(key):
+                    raise trouble(f"an online training has no {key!r}", path=(key,), expected="'rounds', 'staleness' and 'epochs'")
+        return value
 
 
 TRAINERS: tuple[type[Train], ...] = (SupervisedTrain, PreferenceTrain, PolicyTrain)

@@ -12,14 +12,18 @@ tokens, or over rows, whatever the pieces and processes that they are spread ove
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 from datasets import Dataset
 from transformers import AutoTokenizer
 
 from agentloop.errors import Mistake
 from agentloop.training.batch_plan import planned_batches
+from agentloop.training.checkpoint import FOLDER, KEPT
+from agentloop.training.checkpointed_trainer import CheckpointEvery
 from agentloop.training.collate import RowCollator
 from agentloop.training.job import Trained, TrainingJob
 from agentloop.training.lean_trl import GRPOConfig
@@ -29,9 +33,12 @@ from agentloop.training.policy_data import PolicyData, PolicyRow, load_policy_ro
 from agentloop.training.policy_settings import PolicySettings
 from agentloop.training.policy_trainer import LOSS_TYPES, MEASURED, PolicyTrainer
 from agentloop.training.progress import Progress
+from agentloop.training.reference import keep_reference
 from agentloop.training.row_data import IGNORED
 from agentloop.training.sft import load_base
 from agentloop.training.world import asserted_world_size, uses_cuda
+
+T = TypeVar("T", bound=PolicyTrainer)
 
 
 def run(job: TrainingJob, work_dir: Path) -> Trained:
@@ -44,12 +51,13 @@ def run(job: TrainingJob, work_dir: Path) -> Trained:
     settings = PolicySettings.of(job.options)
     data = load_policy_rows(job, settings)
     batches = plan(job, data)
+    trainer: PolicyTrainer
     trainer, progress = make_trainer(job, data, batches, settings, work_dir)
     world_size = asserted_world_size(job)
     began = time.monotonic()
     if settings.kl or settings.correction is not None:
         trainer.remember_start()
-    trainer.train()
+    resumed = trainer.train_on()
     seconds = time.monotonic() - began
     if trainer.accelerator.is_main_process:
         save_adapter(trainer.accelerator.unwrap_model(trainer.model), Path(job.output), job.model_name or Path(job.model).name)
@@ -68,7 +76,7 @@ def run(job: TrainingJob, work_dir: Path) -> Trained:
         seconds=seconds,
         startup_seconds=0.0,  # the launcher's to say, as in `sft`
         world_size=world_size,
-        facts=_facts(data, batches, progress),
+        facts=_facts(data, batches, progress) | resumed,
     )
 
 
@@ -82,31 +90,48 @@ def plan(job: TrainingJob, data: PolicyData) -> list[list[int]]:
 
 
 def make_trainer(
-    job: TrainingJob, data: PolicyData, batches: list[list[int]], settings: PolicySettings, work_dir: Path
-) -> tuple[PolicyTrainer, Progress]:
-    """TRL's trainer over the batches, ready to train, and the progress that it will report."""
+    job: TrainingJob,
+    data: PolicyData,
+    batches: list[list[int]],
+    settings: PolicySettings,
+    work_dir: Path,
+    *,
+    kind: Callable[..., T] = PolicyTrainer,
+    changes: Mapping[str, Any] = MappingProxyType({}),
+    keeps_reference: bool = False,
+) -> tuple[T, Progress]:
+    """TRL's trainer over the batches, ready to train, and the progress that it will report.
+
+    Args:
+        job, data, batches, settings, work_dir: What is trained on, and where.
+        kind: The trainer's class.
+        changes: Keys of TRL's configuration that are otherwise than `trainer_settings` says.
+        keeps_reference: Whether a frozen copy of the adapter that the training goes on from is kept.
+    """
     if job.batch_size < 2:
         raise Mistake("policy gradients need a batch of two rows or more", found=f"batch_size {job.batch_size}")
     if job.packing:
         raise Mistake("packing is not available for policy gradients", expected="packing: false; shared prefixes are used by themselves")
     model = load_base(job)
-    _check_vocabulary(data, model.get_input_embeddings().weight.shape[0], job)
+    check_vocabulary(data, model.get_input_embeddings().weight.shape[0], job)
     tokenizer = AutoTokenizer.from_pretrained(job.model, local_files_only=True)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     adapted = attach_adapter(model, job)
+    if keeps_reference:
+        keep_reference(adapted, job)
     masked_head = is_plain(model)
     progress = Progress(work_dir / "progress.jsonl", MEASURED)
-    trainer = PolicyTrainer(
+    trainer = kind(
         batches=batches,
         filler=len(data.rows),
         settings=settings,
         collator=RowCollator(tokenizer.pad_token_id, share_prefix=masked_head and can_share_prefix(model)),
         model=adapted,
-        args=trainer_settings(job, data, settings, work_dir),
-        train_dataset=_dataset(data, tokenizer.pad_token_id),
+        args=trainer_settings(job, data, settings, work_dir, changes),
+        train_dataset=dataset_of(data, tokenizer.pad_token_id),
         processing_class=tokenizer,
-        callbacks=[progress],
+        callbacks=[progress, CheckpointEvery(job.checkpoint_every)],
     )
     progress.count_tokens_of(model, job.processes)
     if masked_head:
@@ -114,44 +139,54 @@ def make_trainer(
     return trainer, progress
 
 
-def trainer_settings(job: TrainingJob, data: PolicyData, settings: PolicySettings, work_dir: Path) -> GRPOConfig:
-    """TRL's configuration: nothing is generated, reported to a service or saved on the way; the batches are one pass."""
-    return GRPOConfig(
-        output_dir=str(work_dir / "trainer"),
-        num_train_epochs=1,
-        learning_rate=job.learning_rate,
-        lr_scheduler_type=job.scheduler,
-        warmup_steps=job.warmup,
-        weight_decay=job.weight_decay,
-        max_grad_norm=job.max_grad_norm,
-        per_device_train_batch_size=job.rows_a_piece,
-        gradient_accumulation_steps=job.gradient_accumulation,
-        gradient_checkpointing=job.gradient_checkpointing,
-        num_generations=job.batch_size,  # TRL only asks that it divide the batch: groups were compared before
-        loss_type=LOSS_TYPES[settings.aggregate],
-        epsilon=settings.clip_low,
-        epsilon_high=settings.clip_high,
-        temperature=data.temperature,
-        max_completion_length=settings.length or max(row.trained for row in data.rows),
-        beta=0.0,
-        seed=job.seed,
-        data_seed=job.seed,
-        use_cpu=not uses_cuda(job),
-        bf16=False,
-        optim="adamw_torch",
-        ddp_find_unused_parameters=False if job.processes > 1 else None,
-        dataloader_pin_memory=False,
-        remove_unused_columns=False,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        disable_tqdm=True,
-        save_strategy="no",
-        report_to="none",
-    )
+def trainer_settings(
+    job: TrainingJob, data: PolicyData, settings: PolicySettings, work_dir: Path, changes: Mapping[str, Any] = MappingProxyType({})
+) -> GRPOConfig:
+    """TRL's configuration: nothing is generated or reported to a service; the batches are one pass."""
+    values = {
+        "output_dir": str(work_dir / FOLDER),
+        "num_train_epochs": 1,
+        "learning_rate": job.learning_rate,
+        "lr_scheduler_type": job.scheduler,
+        "warmup_steps": job.warmup,
+        "weight_decay": job.weight_decay,
+        "max_grad_norm": job.max_grad_norm,
+        "per_device_train_batch_size": job.rows_a_piece,
+        "gradient_accumulation_steps": job.gradient_accumulation,
+        "gradient_checkpointing": job.gradient_checkpointing,
+        "num_generations": job.batch_size,  # TRL only asks that it divide the batch: groups were compared before
+        "loss_type": LOSS_TYPES[settings.aggregate],
+        "epsilon": settings.clip_low,
+        "epsilon_high": settings.clip_high,
+        "temperature": data.temperature,
+        "max_completion_length": longest(data, settings),
+        "beta": 0.0,
+        "seed": job.seed,
+        "data_seed": job.seed,
+        "use_cpu": not uses_cuda(job),
+        "bf16": False,
+        "optim": "adamw_torch",
+        "ddp_find_unused_parameters": False if job.processes > 1 else None,
+        "dataloader_pin_memory": False,
+        "remove_unused_columns": False,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "disable_tqdm": True,
+        "save_strategy": "no",  # `CheckpointEvery` says when
+        "save_total_limit": KEPT,
+        "report_to": "none",
+    }
+    return GRPOConfig(**values | dict(changes))
 
 
-def _check_vocabulary(data: PolicyData, size: int, job: TrainingJob) -> None:
-    highest = max(max(row.input_ids) for row in data.rows)
+def longest(data: PolicyData, settings: PolicySettings) -> int:
+    """What `aggregate: constant` divides by: the constant length, or the most trained ids of any row."""
+    return settings.length or max((row.trained for row in data.rows), default=1)
+
+
+def check_vocabulary(data: PolicyData, size: int, job: TrainingJob) -> None:
+    """Raises `Mistake` where rows hold ids that the model does not have."""
+    highest = max((max(row.input_ids) for row in data.rows), default=0)
     if highest >= size:
         raise Mistake(
             f"rows hold ids that {job.model_name or job.model} does not have; were they made with another model?",
@@ -160,7 +195,7 @@ def _check_vocabulary(data: PolicyData, size: int, job: TrainingJob) -> None:
         )
 
 
-def _dataset(data: PolicyData, pad_id: int) -> Dataset:
+def dataset_of(data: PolicyData, pad_id: int) -> Dataset:
     """All rows and, after them, the filler: two ids of which none is trained on, which fill up batches and change nothing."""
     filler = PolicyRow((pad_id, pad_id), (IGNORED, IGNORED), (), ())
     rows = [*data.rows, filler]

@@ -50,6 +50,9 @@ class TrainingJob:
         gradient_checkpointing: Trade a third more computation for memory that does not grow with depth.
         threads: Threads a process on a CPU; None divides the machine's cores.
         timeout: Seconds after which the training counts as hung and is killed.
+        checkpoint_every: Updates after which the state of the training is kept, so that the same job, killed and launched again in the
+            same work folder, goes on from there.
+        content: Hash of what is trained on, where the caller knows it: with another one, a checkpoint is not gone on from.
         options: What only this method knows.
     """
 
@@ -84,10 +87,12 @@ class TrainingJob:
     gradient_checkpointing: bool = False
     threads: int | None = None
     timeout: float = 6 * 3600.0
+    checkpoint_every: int = 50
+    content: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("rank", "updates", "batch_size", "gradient_accumulation", "max_length", "processes"):
+        for name in ("rank", "updates", "batch_size", "gradient_accumulation", "max_length", "processes", "checkpoint_every"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise Mistake(f"{name} of a training must be at least 1", found=value)

@@ -1,14 +1,15 @@
 """`train(job)`: run a training in processes of its own and give back what it did.
 
 The processes are a group that is killed when the training takes too long, is cancelled, or when this process dies, however it dies.
-What they print is kept in
-`log.txt`; its tail and the cause of the exit are in the error. Importing this module imports no torch.
+What they print is kept in `log.txt`; its tail and the cause of the exit are in the error. The same job in the same work folder goes on from
+the last checkpoint of a training that died. Importing this module imports no torch.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,11 +22,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from agentloop.errors import Mistake, RunFailed, WaitedTooLong
-from agentloop.training import registry
+from agentloop.training import checkpoint, registry
 from agentloop.training.job import Trained, TrainingJob
 
 POLL_SECONDS = 0.1
 TAIL_LINES = 25
+KILLED_WORKER = "(SIGKILL) received by PID"
+"""What torchrun says of a worker that was killed, before it ends with status 1 itself."""
 
 Watcher = Callable[[dict[str, Any]], None]
 
@@ -53,8 +56,7 @@ def train(
     work = Path(work_dir).absolute() if work_dir is not None else output.with_name(f"{output.name}-training")
     work.mkdir(parents=True, exist_ok=True)
     output.parent.mkdir(parents=True, exist_ok=True)
-    for earlier in [work / "result.json", work / "error.json", work / "progress.jsonl", *work.glob(".*.partial")]:
-        earlier.unlink(missing_ok=True)
+    _clear(work, job)
     (work / "job.json").write_text(job.to_json())
     ooms, began = _out_of_memory_kills(), time.monotonic()
     with (work / "log.txt").open("wb") as log:
@@ -65,8 +67,22 @@ def train(
             _end(process)
     if process.returncode == 0 and (work / "result.json").is_file():
         trained = Trained.from_json((work / "result.json").read_text())
+        shutil.rmtree(work / checkpoint.FOLDER, ignore_errors=True)
         return replace(trained, startup_seconds=time.monotonic() - began - trained.seconds)
     raise _failure(process.returncode, work, killed_for_memory=_out_of_memory_kills() > ooms)
+
+
+def _clear(work: Path, job: TrainingJob) -> None:
+    """Remove what an earlier try left, but for the whole checkpoints of the same job and the progress that led to them."""
+    for earlier in [work / "result.json", work / "error.json", *work.glob(".*.partial")]:
+        earlier.unlink(missing_ok=True)
+    described = work / "job.json"
+    if described.is_file() and described.read_text() == job.to_json():
+        checkpoint.remove_halves(work / checkpoint.FOLDER)
+    else:
+        shutil.rmtree(work / checkpoint.FOLDER, ignore_errors=True)
+    if checkpoint.last_checkpoint(work / checkpoint.FOLDER) is None:
+        (work / "progress.jsonl").unlink(missing_ok=True)
 
 
 def start(job: TrainingJob, work: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
@@ -165,7 +181,7 @@ def _cause(status: int, tail: str, killed_for_memory: bool) -> str:
         return f"ran out of memory{smaller}"
     if "No space left on device" in tail or "Disk quota exceeded" in tail:
         return "found no space left on the disk; everything finished before is kept: free some space and run the same command again"
-    if status == -signal.SIGKILL:
+    if status == -signal.SIGKILL or KILLED_WORKER in tail:
         return f"was killed (SIGKILL), as systems do when memory runs out{smaller}"
     if status < 0:
         return f"was ended by {signal.Signals(-status).name}"

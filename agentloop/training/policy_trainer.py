@@ -23,7 +23,9 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from torch.nn.utils.rnn import pad_sequence
 
+from agentloop.trace.seed import derive
 from agentloop.training.batch_plan import PlannedOrder
+from agentloop.training.checkpointed_trainer import CheckpointedTrainer
 from agentloop.training.collate import RowCollator
 from agentloop.training.covariance import is_clipped, sitting_out
 from agentloop.training.lean_trl import GRPOTrainer
@@ -37,11 +39,12 @@ MEASURED = ("entropy", "kl", "clip_ratio/region_mean", "log_ratio", "sitting_out
 what trainer and engine disagree by."""
 
 
-class PolicyTrainer(GRPOTrainer):
+class PolicyTrainer(CheckpointedTrainer, GRPOTrainer):
     """The trainer. Attributes are TRL's, and:
 
     Attributes:
         start_logprobs: By row index the log-probabilities of its trained ids when the training began; None where nothing needs them.
+        anchor_logprobs: The same for what `correction` takes ratios against, where that is not the training's start.
     """
 
     def __init__(
@@ -53,14 +56,19 @@ class PolicyTrainer(GRPOTrainer):
         self._collator = collator
         self._scored: tuple[torch.Tensor, torch.Tensor] | None = None
         self.start_logprobs: dict[int, list[float]] | None = None
+        self.anchor_logprobs: dict[int, list[float]] | None = None
         super().__init__(reward_funcs=[_rewards], **keywords)
         # Set behind TRL's back: told at once, it would keep a copy of the adapter to take the divergence from, of which `start_logprobs`
         # remembers all that is needed.
         self.beta = settings.kl
-        self._dice = torch.Generator().manual_seed(self.args.seed + self.accelerator.process_index)
+        self._dice = torch.Generator()
 
     def remember_start(self) -> None:
-        """Compute `start_logprobs` of all rows in the batches, each process its share."""
+        """Compute `start_logprobs`."""
+        self.start_logprobs = self.logprobs_now()
+
+    def logprobs_now(self) -> dict[int, list[float]]:
+        """By row index the log-probabilities of the trained ids of all rows in the batches, each process its share."""
         examples: Dataset = self.train_dataset
         indices = sorted({index for batch in self._batches for index in batch})
         own = indices[self.accelerator.process_index :: self.accelerator.num_processes]
@@ -72,7 +80,7 @@ class PolicyTrainer(GRPOTrainer):
                 rows = [examples[index] for index in own[start : start + size]]
                 logprobs_BN, _ = self._score(self.model, rows, _mask_of(rows, self.accelerator.device))
                 found += [(row["index"], logprobs_BN[at, : len(row["advantages"])].tolist()) for at, row in enumerate(rows)]
-        self.start_logprobs = dict(gather_object(found))
+        return dict(gather_object(found))
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> PlannedOrder:
         pieces = self.args.gradient_accumulation_steps
@@ -100,7 +108,9 @@ class PolicyTrainer(GRPOTrainer):
             batch["old_per_token_logps"] = _padded([row["old_logprobs"] for row in inputs], device)
         if self.start_logprobs is not None:
             known = [self.start_logprobs.get(row["index"], []) for row in inputs]
-            batch["ref_per_token_logps"] = _padded(known, device)
+            batch["ref_per_token_logps"] = batch["anchor"] = _padded(known, device)
+        if self.anchor_logprobs is not None:
+            batch["anchor"] = _padded([self.anchor_logprobs.get(row["index"], []) for row in inputs], device)
         return batch
 
     def _get_per_token_logps_and_entropies(self, *_: Any, **__: Any) -> tuple[torch.Tensor, torch.Tensor, None]:
@@ -109,6 +119,9 @@ class PolicyTrainer(GRPOTrainer):
 
     def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
         settings = self._settings
+        # By update, process and piece, so that a training that goes on from a checkpoint draws what it would have drawn.
+        piece = self._step % self.args.gradient_accumulation_steps
+        self._dice.manual_seed(derive(self.args.seed, self.state.global_step, self.accelerator.process_index, piece))
         mask_BN, old_BN = inputs["completion_mask"], inputs.get("old_per_token_logps")
         replayed = any(row["replayed"] for row in inputs["examples"])
         self._scored = self._score(model, inputs["examples"], mask_BN)
@@ -117,7 +130,7 @@ class PolicyTrainer(GRPOTrainer):
         if old_BN is not None:
             self._measure("log_ratio", ((logprobs_BN.detach() - old_BN).abs() * mask_BN).sum(), mask_BN.sum())
             if settings.correction is not None:
-                start_BN = inputs["ref_per_token_logps"]
+                start_BN = inputs["anchor"]
                 advantages_BN = advantages_BN * (start_BN - old_BN).exp().clamp(max=settings.correction)
                 changed["old_per_token_logps"] = old_BN = start_BN
         if settings.loss == "clip_cov" and old_BN is not None:

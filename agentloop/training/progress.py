@@ -1,7 +1,7 @@
 """Progress of a training: one JSON line a step in a file that can be read while it grows.
 
 A line holds step, steps, epoch, loss (nats a trained token), learning_rate, gradient_norm, tokens (computed so far), seconds and
-tokens_per_second, and what the method measures besides.
+tokens_per_second, and what the method measures besides. A training that goes on from a checkpoint goes on with the lines up to it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,11 @@ from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from agentloop.trace.atomic import publish
+
+ENDLESS = 10**9
+"""Steps of a training of which it is not known how many it will make."""
 
 OF_PREFERENCES = ("preferred", "margin", "divergence")
 """What trainings on preferences measure, means over the step's examples: the share on whose better side the policy is, by how much in
@@ -45,6 +50,22 @@ class Progress(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._began = time.monotonic()
+        if state.global_step and self._path.is_file():
+            self._go_on(state)
+
+    def _go_on(self, state: TrainerState) -> None:
+        """Take up the lines of the steps before the checkpoint; later ones are computed again."""
+        lines = self._path.read_text().splitlines()
+        records = [record for record in map(_record, lines) if record is not None and record["step"] <= state.global_step]
+        self.losses = [record["loss"] for record in records]
+        for name, values in self.courses.items():
+            values[:] = [record[name] for record in records if name in record]
+        if records:
+            self.computed_tokens = records[-1]["tokens"]
+            self._began -= records[-1]["seconds"]
+        if state.is_world_process_zero:
+            with publish(self._path) as partial:
+                partial.write_text("".join(json.dumps(record) + "\n" for record in records))
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
@@ -60,7 +81,7 @@ class Progress(TrainerCallback):
         seconds = time.monotonic() - self._began
         record = {
             "step": state.global_step,
-            "steps": state.max_steps,
+            "steps": state.max_steps if state.max_steps < ENDLESS else None,
             "epoch": logs.get("epoch"),
             "loss": self.losses[-1],
             "learning_rate": logs.get("learning_rate"),
@@ -71,3 +92,12 @@ class Progress(TrainerCallback):
         } | measured
         with self._path.open("a") as file:
             file.write(json.dumps(record) + "\n")
+
+
+def _record(line: str) -> dict[str, Any] | None:
+    """A line of the file; None where a kill cut it."""
+    try:
+        record: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return None
+    return record

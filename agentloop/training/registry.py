@@ -18,6 +18,7 @@ _METHODS = {
     "dpo": "agentloop.training.dpo",
     "grpo": "agentloop.training.grpo",
     "kto": "agentloop.training.kto",
+    "online": "agentloop.training.online",
     "sft": "agentloop.training.sft",
 }
 

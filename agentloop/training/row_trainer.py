@@ -15,6 +15,7 @@ from datasets import Dataset
 from trl import SFTTrainer
 
 from agentloop.training.batches import BatchOrder
+from agentloop.training.checkpointed_trainer import CheckpointedTrainer
 from agentloop.training.job import TrainingJob
 from agentloop.training.reference import as_reference
 
@@ -55,7 +56,7 @@ class Objective(Protocol):
         """
 
 
-class RowTrainer(SFTTrainer):
+class RowTrainer(CheckpointedTrainer, SFTTrainer):
     """TRL's trainer with our order of rows, and losses of our own where there is an objective.
 
     `lengths` are those of the real rows; the dataset holds one filler row after them. The sum of an objective's losses is divided by the

@@ -23,6 +23,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from trl import SFTConfig
 
 from agentloop.errors import Mistake
+from agentloop.training.checkpoint import FOLDER, KEPT
+from agentloop.training.checkpointed_trainer import CheckpointEvery
 from agentloop.training.collate import RowCollator
 from agentloop.training.imitation_loss import token_losses
 from agentloop.training.job import Trained, TrainingJob
@@ -62,7 +64,7 @@ def fit(job: TrainingJob, data: TrainingData, trainer: RowTrainer, progress: Pro
     """Train, save the adapter and say what was done. Raises `RunFailed` in a world of another size than the job's."""
     world_size = asserted_world_size(job)
     began = time.monotonic()
-    trainer.train()
+    resumed = trainer.train_on()
     seconds = time.monotonic() - began
     if trainer.accelerator.is_main_process:
         save_adapter(trainer.accelerator.unwrap_model(trainer.model), Path(job.output), job.model_name or Path(job.model).name)
@@ -81,6 +83,7 @@ def fit(job: TrainingJob, data: TrainingData, trainer: RowTrainer, progress: Pro
         seconds=seconds,
         startup_seconds=0.0,  # the launcher's to say: most of it is over before this module is imported
         world_size=world_size,
+        facts=resumed,
     )
 
 
@@ -113,7 +116,7 @@ def assemble(
         train_dataset=Dataset.from_dict(data.columns(tokenizer.pad_token_id)),
         processing_class=tokenizer,
         data_collator=collator(tokenizer.pad_token_id, masked_head and can_share_prefix(model)),
-        callbacks=[progress],
+        callbacks=[progress, CheckpointEvery(job.checkpoint_every)],
     )
     progress.count_tokens_of(model, job.processes)
     if masked_head:
@@ -141,9 +144,9 @@ def check_vocabulary(data: TrainingData, model: PreTrainedModel, job: TrainingJo
 
 
 def trainer_settings(job: TrainingJob, work_dir: Path) -> SFTConfig:
-    """TRL's configuration: nothing is prepared, truncated, reported to a service or saved on the way."""
+    """TRL's configuration: nothing is prepared, truncated or reported to a service."""
     return SFTConfig(
-        output_dir=str(work_dir / "trainer"),
+        output_dir=str(work_dir / FOLDER),
         num_train_epochs=job.epochs,
         max_steps=job.updates or -1,
         learning_rate=job.learning_rate,
@@ -168,6 +171,7 @@ def trainer_settings(job: TrainingJob, work_dir: Path) -> SFTConfig:
         logging_steps=1,
         logging_nan_inf_filter=False,
         disable_tqdm=True,
-        save_strategy="no",
+        save_strategy="no",  # `CheckpointEvery` says when
+        save_total_limit=KEPT,
         report_to="none",
     )

@@ -76,6 +76,10 @@ def test_the_result_and_each_record_of_progress_come_back(tmp_path: Path, child:
     ("script", "message"),
     [
         ("os.kill(os.getpid(), signal.SIGKILL)", "was killed (SIGKILL), as systems do when memory runs out; a smaller batch_size"),
+        (
+            "print('Signal 9 (SIGKILL) received by PID 7'); sys.exit(1)  # as torchrun ends when a worker is killed",
+            "was killed (SIGKILL), as systems do when memory runs out",
+        ),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "was ended by SIGSEGV"),
         ("print('torch.OutOfMemoryError: CUDA out of memory'); sys.exit(1)", "ran out of memory; a smaller batch_size"),
         ("raise OSError(28, 'No space left on device')", "found no space left on the disk; everything finished before is kept"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from dataclasses import asdict
+from collections import Counter
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from agentloop.engine.adapter import adapter_version
 from agentloop.engine.base import AdapterVersion
 from agentloop.loop import references, stores
 from agentloop.loop.context import Context, Outcome, StageRun
+from agentloop.loop.stages.online import Rounds, together
 from agentloop.loop.stages.policy import policy_options
 from agentloop.recipe.train import PolicyTrain, PreferenceTrain, SupervisedTrain, Train
 from agentloop.run.artifact import remove
 from agentloop.run.journal import Output
+from agentloop.trace.hash import content_hash
 from agentloop.training.job import Trained, TrainingJob
 from agentloop.training.launch import train as launch
 
@@ -25,29 +28,85 @@ async def train(run: StageRun, context: Context) -> Outcome:
     """Train on all rows that `from` names; without a single row the role keeps the adapter that it has."""
     stage = run.stage
     assert isinstance(stage, Train)
-    rows = [path for path in references.paths(stage.from_, run, context.directory) if len(open_source(path))]
+    if isinstance(stage, PolicyTrain) and stage.online is not None:
+        return await train_online(run, context)
+    rows = [path for path in references.paths(stage.inputs, run, context.directory) if len(open_source(path))]
     stored = _stored(run, context)
     if not isinstance(stage, PolicyTrain):
         rows += stored
     if not rows:
-        named = ", ".join(map(str, stage.from_))
+        named = ", ".join(map(str, stage.inputs))
         return Outcome(about={"note": f"no rows to train on in {named}: the adapter stays as it is"})
     output = context.directory.artifact(run.label, "adapter", stage.role)
     remove(output)  # of a training whose end was never journalled
     job = _job(stage, run, context, rows, output, stored)
     await context.serving.make_room()
-    trained = await _run(job, context.directory.logs / "training" / run.key.replace("/", "-"))
-    version = adapter_version(output, stage.role, run.iteration)
-    _, check = await context.serving.serve(version)
+    trained = await _run(job, _work(run, context))
+    version, check = await _served(run, context, output)
     return Outcome(
         {stage.role: _output(context, version, stage.role)},
         tokens={"trained": trained.total_tokens},
         about={
             "note": _note(trained),
-            "training": {key: value for key, value in asdict(trained).items() if key != "adapter_path"},
+            "training": _told(trained),
             "adapter_check": check,
         },
     )
+
+
+async def train_online(run: StageRun, context: Context) -> Outcome:
+    """Train on rounds that are played meanwhile; see `agentloop.loop.stages.online`."""
+    stage = run.stage
+    assert isinstance(stage, PolicyTrain)
+    rounds = Rounds.of(run, context)
+    output = context.directory.artifact(run.label, "adapter", stage.role)
+    remove(output)
+    job = _job(stage, run, context, [rounds.exchange.folder], output, [])
+    online: dict[str, Any] = {
+        "rounds": rounds.online.rounds,
+        "rates": rounds.rates(),
+        "wait": rounds.online.wait,
+        "temperature": rounds.temperature,
+        "policy": rounds.options(0),
+        "compares": any(rounds.options(number)["kl"] for number in range(rounds.online.rounds)),
+    }
+    job = replace(job, method="online", content=rounds.identity, options=online)
+    training = asyncio.ensure_future(_run(job, _work(run, context)))
+    trained, played = await together(training, asyncio.ensure_future(rounds.play_all()))
+    version, check = await _served(run, context, output)
+    rounds.clear()
+    facts = [dict(one.facts) for one in played]
+    return Outcome(
+        {stage.role: _output(context, version, stage.role)},
+        tokens=dict(sum((Counter(one["tokens"]) for one in facts), Counter({"trained": trained.total_tokens}))),
+        failures=dict(sum((Counter(one["failures"]) for one in facts), Counter[str]())),
+        about={"note": f"{_note(trained)}; {_course(facts)}", "training": _told(trained), "adapter_check": check, "rounds": facts},
+    )
+
+
+def _course(rounds: list[dict[str, Any]]) -> str:
+    """How the rounds went, as a person reads it."""
+    success = [one["success"] for one in rounds if one["success"] is not None]
+    went = f", success {100 * success[0]:.1f} % to {100 * success[-1]:.1f} %" if success else ", in which every episode broke"
+    return f"{len(rounds)} rounds{went}"
+
+
+def _work(run: StageRun, context: Context) -> Path:
+    """Where the training process keeps its log and its checkpoints."""
+    return context.directory.logs / "training" / run.key.replace("/", "-")
+
+
+async def _served(run: StageRun, context: Context, output: Path) -> tuple[AdapterVersion, dict[str, Any]]:
+    """The version that was made, and what the check of its serving found."""
+    assert isinstance(run.stage, Train)
+    version = adapter_version(output, run.stage.role, run.iteration)
+    _, check = await context.serving.serve(version)
+    return version, check
+
+
+def _told(trained: Trained) -> dict[str, Any]:
+    """A training as the journal has it."""
+    return {key: value for key, value in asdict(trained).items() if key != "adapter_path"}
 
 
 def _stored(run: StageRun, context: Context) -> list[Path]:
@@ -64,6 +123,8 @@ def _note(trained: Trained) -> str:
         note += f", entropy {entropy['first']:.3f} to {entropy['last']:.3f}"
     if replayed := trained.facts.get("replayed"):
         note += f"; {replayed} of the rows replayed"
+    if resumed := trained.facts.get("resumed_at"):
+        note += f"; went on from update {resumed}"
     left_out = ", ".join(f"{count} {reason}" for reason, count in trained.facts.get("left_out", {}).items() if count)
     return f"{note}; left out: {left_out}" if left_out else note
 
@@ -96,8 +157,16 @@ def _job(stage: Train, run: StageRun, context: Context, rows: list[Path], output
         max_grad_norm=stage.max_grad_norm,
         seed=context.recipe.seed + run.iteration,
         processes=stage.processes,
+        checkpoint_every=stage.checkpoint_every,
+        content=_content(run, context),
         options=policy_options(stage, run, context, stored) if isinstance(stage, PolicyTrain) else _options(stage, at),
     )
+
+
+def _content(run: StageRun, context: Context) -> str:
+    """Hash of everything that the stage reads."""
+    named = references.hashes(run.stage.inputs, run, context.directory)
+    return content_hash(named + stores.hashes(run, context.recipe, context.directory))
 
 
 def _method(stage: Train) -> str:
