@@ -62,8 +62,8 @@ class Sizes:
     iterations: int = 6
     tasks: int = 32
     samples: int = 8
-    learning_rate: float = 3.0e-4
-    epochs: float = 2.0
+    learning_rate: float = 1.0e-3
+    epochs: float = 1.0
     batch: int = 64
     replay: int = 64
     dev: int = 60

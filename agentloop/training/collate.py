@@ -25,6 +25,10 @@ from agentloop.training.row_data import IGNORED, Aggregate
 PREFIX = -1
 """Owner of the tokens of the shared prefix; the others belong to the row of that index in the batch."""
 
+PAIRS_A_POSITION = 3000.0
+"""Pairs of attention that cost as much as the linear layers of one position: 24 h² operations there and 4 h here, so six times the model's
+width h; this is a width of 500. Without it many short rows would become one sequence whose attention costs more than it spares."""
+
 
 class Example(TypedDict):
     """A row as the dataset holds it."""
@@ -43,7 +47,7 @@ class RowCollator:
         share_prefix: Whether the model can be given tokens' owners (`masked_head`).
         packing: Whether rows are laid end to end instead (TRL's `padding_free`); needs a model that keeps them apart by their positions.
         aggregate: What `count` counts: trained ids or rows.
-        least_saving: Share of the padded batch's positions that a shared prefix must save, below which rows are padded.
+        least_saving: Share of the padded batch's cost that a shared prefix must save, below which rows are padded.
     """
 
     pad_id: int
@@ -65,12 +69,17 @@ class RowCollator:
     def _laid(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         if self.packing:
             return pack(examples, self.pad_id)
-        padded = len(examples) * max(len(example["input_ids"]) for example in examples)
+        longest = max(len(example["input_ids"]) for example in examples)
         prefix = common_prefix(examples) if self.share_prefix else 0
         laid = sum(len(example["input_ids"]) for example in examples if any_trained(example)) - prefix * (trained_rows(examples) - 1)
-        if prefix and laid <= (1 - self.least_saving) * padded:
+        if prefix and cost(laid) <= (1 - self.least_saving) * len(examples) * cost(longest):
             return behind_prefix(examples, prefix)
         return pad(examples, self.pad_id)
+
+
+def cost(length: int) -> float:
+    """What a sequence costs, in positions: each goes through the linear layers, and each pair through attention, masked or not."""
+    return length + length**2 / PAIRS_A_POSITION
 
 
 def any_trained(example: Example) -> bool:

@@ -71,6 +71,14 @@ def test_rows_are_padded_where_a_prefix_would_not_pay():
     assert RowCollator(0, share_prefix=False)(alike)["input_ids"].shape == (4, 22)
 
 
+def test_many_short_rows_are_padded_since_attention_over_all_of_them_costs_more_than_their_padding():
+    def batch(rows: int) -> dict[str, torch.Tensor]:
+        return RowCollator(0, share_prefix=True)([example([1] * 20 + [2 + n % 7] * 20, 30) for n in range(rows)])
+
+    assert batch(8)["input_ids"].shape == (1, 20 + 8 * 20)
+    assert batch(400)["input_ids"].shape == (400, 40), "8,020 positions would be 64 million pairs"
+
+
 def test_padding_is_marked_and_never_a_label():
     batch = RowCollator(7, share_prefix=True)([example([1, 2, 3], 1), example([4, 5, 6, 8], 2), FILLER])
     assert batch["input_ids"].tolist() == [[1, 2, 3, 7], [4, 5, 6, 8], [0, 0, 7, 7]]
