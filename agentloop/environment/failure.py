@@ -14,6 +14,7 @@ FailureKind = Literal[
     "environment.timeout",
     "environment.protocol",
     "environment.divergence",
+    "environment.crash",
 ]
 
 
@@ -22,7 +23,8 @@ class EnvironmentFailure(RunFailed):
 
     Kinds: "environment.create" (`__init__` raised), "environment.reset", "environment.step" (any call during an episode
     raised), "environment.timeout" (a call did not return in time), "environment.protocol" (a call returned something that
-    the protocol does not allow), "environment.divergence" (a replay of equal actions came back otherwise).
+    the protocol does not allow), "environment.divergence" (a replay of equal actions came back otherwise),
+    "environment.crash" (a process that the environment lives by, such as a browser, died or stopped answering).
 
     Attributes:
         kind: See above.

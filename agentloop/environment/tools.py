@@ -18,7 +18,7 @@ The contract, turn by turn:
 - A message without a call goes to `answer`, which a subclass defines; by default it is answered with a reminder of how to call.
 - Nothing that a model writes raises. A malformed call, an unknown tool, wrong arguments and a tool that raises are
   observations that begin with `error:` and say what was expected; `info["errors"]` counts them by kind (malformed,
-  unknown, arguments, raised, no_call).
+  unknown, arguments, raised, no_call). Only a `Mistake` and an `EnvironmentFailure` go through: they are nothing that the model did.
 - A tool returns text, any JSON value, or a `StepResult` of its own to give a reward or end the episode. It may be async.
 """
 
@@ -40,7 +40,7 @@ from agentloop.environment.calls import (
     without_thoughts,
 )
 from agentloop.environment.signatures import BadArguments, ToolSchema, describe
-from agentloop.errors import nearest
+from agentloop.errors import AgentloopError, nearest
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -197,6 +197,8 @@ class ToolEnvironment(Environment):
         try:
             value = getattr(self, call.name)(**arguments)
             value = await value if inspect.isawaitable(value) else value
+        except AgentloopError:  # a dead browser, a missing program: a failure of the environment, and nothing that the model did
+            raise
         except Exception as error:
             reason = str(error) if isinstance(error, ValueError) and str(error) else f"{type(error).__name__}: {error}".rstrip(": ")
             return StepResult(
