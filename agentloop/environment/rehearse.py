@@ -88,7 +88,7 @@ async def write_script(player: Player, split: Split, task: Task) -> Script:
     if await player.actions() is not None:
         return Script(split, task, await _explore(player, task), "actions")
     if isinstance(player.environment, ToolEnvironment):
-        calls = [_example_call(schema) for schema in player.environment.tools().values()]
+        calls = [_example_call(schema) for schema in player.environment.all_tools().values()]
         return Script(split, task, (*calls, "7", *calls), "tools")
     return Script(split, task, tuple(action[:200] for action in GARBAGE), "garbage")
 

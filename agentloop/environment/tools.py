@@ -18,8 +18,10 @@ The contract, turn by turn:
 - A message without a call goes to `answer`, which a subclass defines; by default it is answered with a reminder of how to call.
 - Nothing that a model writes raises. A malformed call, an unknown tool, wrong arguments and a tool that raises are
   observations that begin with `error:` and say what was expected; `info["errors"]` counts them by kind (malformed,
-  unknown, arguments, raised, no_call). Only a `Mistake` and an `EnvironmentFailure` go through: they are nothing that the model did.
+  unknown, arguments, raised, no_call).
 - A tool returns text, any JSON value, or a `StepResult` of its own to give a reward or end the episode. It may be async.
+- A tool that is itself gone (its server died) raises `EnvironmentFailure`, which ends the episode: that is no outcome of the policy.
+- Tools that only an instance knows, such as those of a server, come from `more_tools` and are run by `call_tool`.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
 from agentloop.environment.base import Environment, StepResult
@@ -40,7 +42,7 @@ from agentloop.environment.calls import (
     without_thoughts,
 )
 from agentloop.environment.signatures import BadArguments, ToolSchema, describe
-from agentloop.errors import AgentloopError, nearest
+from agentloop.errors import AgentloopError, Mistake, nearest
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -86,6 +88,22 @@ class ToolEnvironment(Environment):
             cls._schemas = schemas
         return cast(dict[str, ToolSchema], schemas)
 
+    def more_tools(self) -> Mapping[str, ToolSchema]:
+        """Tools beside the methods, by the name that the model calls them by; by default none. They are run by `call_tool`."""
+        return {}
+
+    def call_tool(self, name: str, arguments: dict[str, Any]) -> Any:
+        """Run one of `more_tools` with checked arguments; its result is what a tool returns."""
+        raise NotImplementedError(f"{type(self).__name__} has no tool {name!r}")
+
+    def all_tools(self) -> dict[str, ToolSchema]:
+        """All tools of this instance by name: the methods, then `more_tools`. Raises `Mistake` where two have one name."""
+        own, more = self.tools(), self.more_tools()
+        twice = sorted(set(own) & set(more))
+        if twice:
+            raise Mistake(f"{type(self).__name__} has two tools {twice[0]!r}: a method, and one of more_tools()")
+        return {**own, **more}
+
     def answer(self, text: str) -> StepResult | Awaitable[StepResult]:
         """What a message without a call does: ends the episode as a final answer, or goes on. By default a reminder of how to call."""
         return self._error("no_call", "your message holds no tool call")
@@ -101,7 +119,7 @@ class ToolEnvironment(Environment):
 
     def tools_prompt(self) -> str:
         """The tools and how to call them, for the system prompt."""
-        schemas = self.tools().values()
+        schemas = self.all_tools().values()
         if not schemas:
             return ""
         if self.tool_schema == "json":
@@ -132,7 +150,7 @@ class ToolEnvironment(Environment):
         if self._format() == "hermes":
             return 'To call one, write: <tool_call>{"name": "NAME", "arguments": {"ARGUMENT": VALUE}}</tool_call>'
         if self._format() == "plain":
-            return "To call one, write a line such as: " + self._example(next(iter(self.tools().values())))
+            return "To call one, write a line such as: " + self._example(next(iter(self.all_tools().values())))
         fence = "```json\n{}\n```" if self._format() == "fenced" else "{}"
         return "To call one, write:\n" + fence.format('{"name": "NAME", "arguments": {"ARGUMENT": VALUE}}')
 
@@ -154,7 +172,7 @@ class ToolEnvironment(Environment):
         return any(inspect.iscoroutinefunction(function) for function in functions)
 
     async def _step(self, action: str) -> StepResult:
-        calls = parse_calls(action, self.tools())
+        calls = parse_calls(action, self.all_tools())
         if not calls:
             if getattr(self.answer, _MARK, False):  # `answer` is a tool here, so a plain message is none
                 return self._error("no_call", "your message holds no tool call")
@@ -168,7 +186,7 @@ class ToolEnvironment(Environment):
 
     async def _run(self, call: Call | Malformed) -> StepResult:
         """One call, whatever is wrong with it, as a result."""
-        schemas = self.tools()
+        schemas = self.all_tools()
         if isinstance(call, Malformed):
             return self._error("malformed", f"the call cannot be read: {call.reason}")
         schema = schemas.get(call.name)
@@ -195,7 +213,8 @@ class ToolEnvironment(Environment):
             ]
         }
         try:
-            value = getattr(self, call.name)(**arguments)
+            own = call.name in self.tools()
+            value = getattr(self, call.name)(**arguments) if own else self.call_tool(call.name, arguments)
             value = await value if inspect.isawaitable(value) else value
         except AgentloopError:  # a dead browser, a missing program: a failure of the environment, and nothing that the model did
             raise
@@ -217,7 +236,7 @@ class ToolEnvironment(Environment):
 
     def _error(self, kind: str, message: str, name: str | None = None) -> StepResult:
         """An observation that teaches: what was wrong, and what is expected."""
-        schemas = self.tools()
+        schemas = self.all_tools()
         schema = schemas.get(name) if name is not None else next(iter(schemas.values()), None)
         lines = [f"error: {message}"[:_LONGEST_ERROR]]
         if kind == "unknown" and schema is None:
