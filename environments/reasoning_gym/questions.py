@@ -40,7 +40,7 @@ def check_configuration(name: str, configuration: Mapping[str, Any]) -> None:
 def question(name: str, seed: int, size: int, index: int, configuration: Mapping[str, Any]) -> dict[str, Any]:
     """Question `index` of the `size` that a generator makes from a seed: "question", "answer" (may be None) and "metadata".
 
-    Some generators fail on some seeds (the maze without a way, for example); then the question is that of another seed, always the same one.
+    Some generators fail on some seeds (a maze without a way, for example); then the question is that of another seed, always the same.
     """
     own = mend()
     for attempt in range(ATTEMPTS):
