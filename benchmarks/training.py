@@ -10,7 +10,7 @@ of the ratios of neighbouring passes, since a machine's speed drifts.
 
 *Layouts.* Every episode of the trees as a row, groups together, in batches: positions that go through the model when rows are padded, laid
 end to end (packing), behind a shared prefix, and as a prefix tree in which nothing is computed twice (a bound that nothing here reaches);
-and for some of the batches the seconds of a forward and backward pass of each.
+and for some of the smallest batches the seconds of a forward and backward pass of each.
 """
 
 from __future__ import annotations
@@ -228,7 +228,7 @@ def layouts(rows: Sequence[Row], job: TrainingJob, timed: int) -> dict[str, Any]
         found[f"batches of {size}"] = {
             "positions": counted,
             "share_of_padded": {name: round(count / counted["padded"], 4) for name, count in counted.items()},
-            "seconds": seconds_of(batches[:timed], job, collator),
+            "seconds": seconds_of(batches[:timed], job, collator) if size == SIZES[0] else {},
         }
     return found
 
@@ -264,10 +264,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--trees", type=Path, nargs="+", required=True, help="artifacts of trees, of one model's runs")
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--rows", type=int, default=48, help="rows of a pass")
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=6)
-    parser.add_argument("--timed", type=int, default=3, help="batches of which layouts are timed")
+    parser.add_argument("--rows", type=int, default=16, help="rows of a pass")
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=4)
+    parser.add_argument("--timed", type=int, default=1, help="batches of 8 whose layouts are timed")
     parser.add_argument("--longest", type=int, default=1024, help="rows with more ids are left out")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()

@@ -139,7 +139,8 @@ class WarmStart:
             for rank in reversed(range(job.processes)):
                 place = meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank)} if job.processes > 1 else {}
                 environment = {**launch.environment(job), **place}
-                process = self._start("run_worker", arguments, environment, read, log.fileno(), stdin=None if rank else stdin)
+                function = "run_worker" if job.distribution == "ddp" else "run_sharded_worker"
+                process = self._start(function, arguments, environment, read, log.fileno(), stdin=None if rank else stdin)
             return process
         finally:
             os.close(read)
@@ -254,7 +255,39 @@ def _run_worker(*arguments: str) -> int:
     return main(list(arguments))
 
 
-FUNCTIONS: dict[str, Callable[..., int]] = {"run_agentloop": _run_agentloop, "run_worker": _run_worker}
+def _run_sharded_worker(*arguments: str) -> int:
+    """As `_run_worker`, in a process that accelerate takes for one with an accelerator: of processors it would not let FSDP divide a model
+    among them, though PyTorch can.
+    """
+    from accelerate.state import PartialState
+    from accelerate.utils import DistributedType
+    from torch.distributed.tensor import DTensor
+
+    from agentloop.training.checkpointed_trainer import CheckpointedTrainer
+
+    begin, train = PartialState.__init__, CheckpointedTrainer.train_on
+
+    def as_if_accelerated(self: PartialState, *words: object, **more: object) -> None:
+        begin(self, *words, **more)
+        if self._shared_state.get("distributed_type") == DistributedType.MULTI_CPU:
+            self._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+
+    def checked(self: CheckpointedTrainer) -> dict[str, object]:
+        told = train(self)
+        parameters = list(self.model.parameters())
+        assert all(isinstance(parameter, DTensor) for parameter in parameters), "the whole model was divided"
+        return told | {"divided": len(parameters)}
+
+    PartialState.__init__ = as_if_accelerated
+    CheckpointedTrainer.train_on = checked
+    return _run_worker(*arguments)
+
+
+FUNCTIONS: dict[str, Callable[..., int]] = {
+    "run_agentloop": _run_agentloop,
+    "run_worker": _run_worker,
+    "run_sharded_worker": _run_sharded_worker,
+}
 
 
 def _free_port() -> int:

@@ -56,6 +56,10 @@ class Train(Work):
     """Most rows, drawn at random; null is all."""
     processes: Count = 1
     """Processes that train together."""
+    distribution: Literal["ddp", "fsdp2", "zero2", "zero3"] = "ddp"
+    """What is divided among them: rows alone, or by FSDP2 or DeepSpeed's ZeRO the model too, which needs accelerators."""
+    quantise: Literal["none", "nf4"] = "none"
+    """`nf4` keeps the base weights in 4 bits while it trains (QLoRA, arXiv:2305.14314; needs bitsandbytes); served is the whole base."""
     checkpoint_every: Count = 50
     """Optimiser updates after which the training's state is kept; one that dies goes on from there when the run is started again."""
 

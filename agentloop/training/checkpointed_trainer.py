@@ -6,7 +6,7 @@ beside it, for which it asks the hub, and transformers' `_save` every adapter, o
 
 from __future__ import annotations
 
-import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from agentloop.training.checkpoint import last_checkpoint, mark, step_of
+from agentloop.training.lora import partial_of, seal_adapter, write_adapter
 
 
 class CheckpointedTrainer(Trainer):
@@ -36,11 +37,23 @@ class CheckpointedTrainer(Trainer):
     def _save_more(self, folder: Path) -> None:
         """What else belongs to a checkpoint; called by the main process."""
 
+    def save_adapter(self, output: Path, model_name: str) -> None:
+        """Write the adapter to the folder `output`: gathered from all processes, where they have parts of it, and written by one.
+
+        To be called by all. What a killed training left of the folder is removed.
+        """
+        if self.accelerator.is_main_process:
+            shutil.rmtree(partial_of(output), ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self.save_model(str(partial_of(output)), _internal_call=True)
+        if self.accelerator.is_main_process:
+            seal_adapter(output, model_name)
+        self.accelerator.wait_for_everyone()
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        model = self.accelerator.unwrap_model(self.model)
-        folder = output_dir or self.args.output_dir
-        os.makedirs(folder, exist_ok=True)
-        model.save_pretrained(folder, state_dict=state_dict, save_embedding_layers=False, selected_adapters=["default"])
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_adapter(self.accelerator.unwrap_model(self.model), folder, state_dict)
 
 
 class CheckpointEvery(TrainerCallback):

@@ -27,7 +27,7 @@ from agentloop.training.checkpointed_trainer import CheckpointEvery
 from agentloop.training.collate import RowCollator
 from agentloop.training.job import Trained, TrainingJob
 from agentloop.training.lean_trl import GRPOConfig
-from agentloop.training.lora import attach_adapter, save_adapter
+from agentloop.training.lora import attach_adapter
 from agentloop.training.masked_head import can_share_prefix, is_plain, use_masked_head
 from agentloop.training.policy_data import PolicyData, PolicyRow, load_policy_rows
 from agentloop.training.policy_settings import PolicySettings
@@ -59,9 +59,7 @@ def run(job: TrainingJob, work_dir: Path) -> Trained:
         trainer.remember_start()
     resumed = trainer.train_on()
     seconds = time.monotonic() - began
-    if trainer.accelerator.is_main_process:
-        save_adapter(trainer.accelerator.unwrap_model(trainer.model), Path(job.output), job.model_name or Path(job.model).name)
-    trainer.accelerator.wait_for_everyone()
+    trainer.save_adapter(Path(job.output), job.model_name or Path(job.model).name)
     seen = [data.rows[index] for batch in batches for index in batch]
     return Trained(
         adapter_path=job.output,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from agentloop.errors import Mistake, nearest
+from agentloop.training.distribution import Distribution
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,10 @@ class TrainingJob:
         weight_decay, max_grad_norm: AdamW's decay, and the norm to which gradients are clipped.
         seed: Of the fresh adapter, the order of rows and dropout.
         processes: Data-parallel processes on this machine.
+        distribution: What is divided among them: rows alone ("ddp"), or the model too; see `distribution`.
         device: "auto" takes CUDA where present.
         dtype: Of the base weights; "auto" is bfloat16 on CUDA, float32 on a CPU. The adapter is always float32.
+        quantise: "nf4" keeps the base weights in 4 bits while it trains (QLoRA, arXiv:2305.14314); needs bitsandbytes.
         gradient_checkpointing: Trade a third more computation for memory that does not grow with depth.
         threads: Threads a process on a CPU; None divides the machine's cores.
         timeout: Seconds after which the training counts as hung and is killed.
@@ -82,8 +85,10 @@ class TrainingJob:
     max_grad_norm: float = 1.0
     seed: int = 0
     processes: int = 1
+    distribution: Distribution = "ddp"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    quantise: Literal["none", "nf4"] = "none"
     gradient_checkpointing: bool = False
     threads: int | None = None
     timeout: float = 6 * 3600.0

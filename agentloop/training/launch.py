@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from agentloop.errors import Mistake, RunFailed, WaitedTooLong
-from agentloop.training import checkpoint, registry
+from agentloop.training import checkpoint, distribution, registry
 from agentloop.training.job import Trained, TrainingJob
 
 POLL_SECONDS = 0.1
@@ -50,6 +50,7 @@ def train(
         RunFailed: It failed; says how the process ended and the last lines of its log.
     """
     registry.check(job.method)
+    distribution.check(job.distribution)
     output = Path(job.output).absolute()
     if output.exists():
         raise Mistake("the adapter's folder exists already", file=str(output))
@@ -93,8 +94,14 @@ def start(job: TrainingJob, work: Path, log: IO[bytes]) -> subprocess.Popen[byte
 
 
 def command(job: TrainingJob, work: Path) -> list[str]:
-    """The worker alone, or under torchrun (`accelerate launch --cpu` was seen to start one process where two were asked for)."""
+    """The worker alone, under torchrun (`accelerate launch --cpu` was seen to start one process where two were asked for), or under
+    accelerate's launcher where more than rows is divided.
+    """
     worker = ["-m", "agentloop.training.worker", str(work / "job.json"), str(work)]
+    config = distribution.config_of(job.distribution)
+    if config is not None:
+        launcher = ["-m", "accelerate.commands.launch", "--config_file", str(config), "--num_processes", str(job.processes)]
+        return [sys.executable, *launcher, *worker]
     if job.processes == 1:
         return [sys.executable, *worker]
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={job.processes}", *worker]

@@ -60,16 +60,28 @@ def _start_config(folder: Path, job: TrainingJob) -> LoraConfig:
     return config
 
 
-def save_adapter(model: PeftModel, output: Path, model_name: str) -> None:
-    """Write configuration and weights to the folder `output`, which appears by a rename once both are on disk.
+def partial_of(output: Path) -> Path:
+    """Where an adapter is written before it appears at `output`."""
+    return output.with_name(f".{output.name}.partial")
+
+
+def write_adapter(model: PeftModel, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
+    """Write the trained adapter, and no other, as peft does; `weights` are the whole model's where they were gathered from several
+    processes.
+    """
+    model.save_pretrained(
+        str(folder), state_dict=weights, safe_serialization=True, save_embedding_layers=False, selected_adapters=["default"]
+    )
+
+
+def seal_adapter(output: Path, model_name: str) -> None:
+    """Let what was written to `partial_of(output)` appear at `output`, by a rename, once it is on disk.
 
     The configuration has sorted keys and lists and no paths (peft writes sets in the order of the process' string hashes, and the base
-    model's folder), so that the same training gives the same bytes on two machines. What a killed training left of the folder is removed.
+    model's folder), so that the same training gives the same bytes on two machines.
     """
-    partial = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = partial_of(output)
     try:
-        model.save_pretrained(str(partial), safe_serialization=True, save_embedding_layers=False, selected_adapters=["default"])
         for entry in partial.iterdir():
             if entry.name not in (CONFIG, WEIGHTS):
                 entry.unlink()

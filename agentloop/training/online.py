@@ -12,9 +12,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 
 from agentloop.errors import RunFailed
@@ -22,7 +23,6 @@ from agentloop.training import grpo
 from agentloop.training.checkpoint import FOLDER, last_checkpoint
 from agentloop.training.exchange import Exchange
 from agentloop.training.job import Trained, TrainingJob
-from agentloop.training.lora import save_adapter
 from agentloop.training.options import read_options
 from agentloop.training.policy_data import PolicyData
 from agentloop.training.policy_settings import PolicySettings
@@ -31,6 +31,8 @@ from agentloop.training.progress import ENDLESS
 from agentloop.training.reference import as_reference
 from agentloop.training.rounds import EndOfRound, Rounds, Seen
 from agentloop.training.world import asserted_world_size
+
+T = TypeVar("T")
 
 STATE = "rounds.json"
 MARGIN = 600.0
@@ -98,6 +100,12 @@ class OnlineTrainer(PolicyTrainer):
                 self.start_logprobs = self.logprobs_now()
         self.model.train()
 
+    def told(self, value: T) -> T:
+        """The main process' value, in every process."""
+        values = [value]
+        broadcast_object_list(values)
+        return values[0]
+
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
         batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:  # the last rounds made no rows, so that no batch was known to be the last
@@ -136,9 +144,7 @@ def run(job: TrainingJob, work_dir: Path) -> Trained:
     seconds = time.monotonic() - began
     if not progress.losses:
         raise RunFailed(f"no round of {options.rounds} had rows to train on; sample more tasks, or easier ones")
-    if trainer.accelerator.is_main_process:
-        save_adapter(trainer.accelerator.unwrap_model(trainer.model), Path(job.output), job.model_name or Path(job.model).name)
-    trainer.accelerator.wait_for_everyone()
+    trainer.save_adapter(Path(job.output), job.model_name or Path(job.model).name)
     seen = rounds.next
     courses = {name: {"first": values[0], "last": values[-1]} for name, values in progress.courses.items() if values and name != "replayed"}
     return Trained(

@@ -12,13 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from agentloop.training import grpo
 from agentloop.training.exchange import Exchange, Round
 from agentloop.training.job import TrainingJob
-from agentloop.training.lora import save_adapter
 from agentloop.training.policy_data import PolicyData, load_policy_rows
 from agentloop.training.policy_settings import PolicySettings
 
@@ -108,24 +106,24 @@ class Rounds:
 
     def _receive(self, number: int, trainer: OnlineTrainer) -> tuple[Round, PolicyData]:
         """The round and its rows, the same in every process."""
-        told: list[Any] = [None]
+        both: tuple[Round, PolicyData] | None = None
         if trainer.accelerator.is_main_process:
             found = self._exchange.await_round(number, self._wait)
             data = PolicyData((), trainer.temperature)
             if found.rows is not None:
                 data = load_policy_rows(replace(self._job, rows=(found.rows,)), PolicySettings.of(found.options))
-            told = [(found, data)]
-        broadcast_object_list(told)
-        both: tuple[Round, PolicyData] = told[0]
+            both = found, data
+        both = trainer.told(both)
+        assert both is not None
         return both
 
     def _publish(self, trainer: OnlineTrainer) -> None:
         """Write the adapter as it is now for whoever samples, unless a run that was killed has done so."""
         path = self._exchange.adapter(self.seen.round)
-        if self.seen.round and trainer.accelerator.is_main_process and not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_adapter(trainer.accelerator.unwrap_model(trainer.model), path, self._job.model_name or Path(self._job.model).name)
-        trainer.accelerator.wait_for_everyone()
+        if not self.seen.round or trainer.told(path.exists()):
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        trainer.save_adapter(path, self._job.model_name or Path(self._job.model).name)
 
 
 class EndOfRound(TrainerCallback):

@@ -28,9 +28,10 @@ from agentloop.training.checkpointed_trainer import CheckpointEvery
 from agentloop.training.collate import RowCollator
 from agentloop.training.imitation_loss import token_losses
 from agentloop.training.job import Trained, TrainingJob
-from agentloop.training.lora import attach_adapter, save_adapter
+from agentloop.training.lora import attach_adapter
 from agentloop.training.masked_head import can_share_prefix, is_plain, use_masked_head
 from agentloop.training.progress import OF_PREFERENCES, Progress
+from agentloop.training.quantisation import quantisation
 from agentloop.training.reference import keep_reference
 from agentloop.training.row_data import RowData, TrainingData, load_rows
 from agentloop.training.row_trainer import Objective, RowTrainer, Scores
@@ -66,9 +67,7 @@ def fit(job: TrainingJob, data: TrainingData, trainer: RowTrainer, progress: Pro
     began = time.monotonic()
     resumed = trainer.train_on()
     seconds = time.monotonic() - began
-    if trainer.accelerator.is_main_process:
-        save_adapter(trainer.accelerator.unwrap_model(trainer.model), Path(job.output), job.model_name or Path(job.model).name)
-    trainer.accelerator.wait_for_everyone()
+    trainer.save_adapter(Path(job.output), job.model_name or Path(job.model).name)
     epochs = trainer.state.epoch or 0.0
     return Trained(
         adapter_path=job.output,
@@ -125,9 +124,11 @@ def assemble(
 
 
 def load_base(job: TrainingJob) -> PreTrainedModel:
-    """The base model in the job's dtype, from its folder only."""
-    dtype = job.dtype if job.dtype != "auto" else ("bfloat16" if uses_cuda(job) else "float32")
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(job.model, dtype=getattr(torch, dtype), local_files_only=True)
+    """The base model in the job's dtype, or in 4 bits, from its folder only."""
+    dtype = getattr(torch, job.dtype if job.dtype != "auto" else ("bfloat16" if uses_cuda(job) else "float32"))
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        job.model, dtype=dtype, local_files_only=True, quantization_config=quantisation(job.quantise, dtype)
+    )
     return model
 
 

@@ -142,6 +142,17 @@ def test_groups_that_say_nothing_are_refilled(write: Callable[..., Path], tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("warm_training")
+def test_without_a_row_in_any_round_the_adapter_stays(write: Callable[..., Path], tmp_path: Path) -> None:
+    """As in a training on rows that are not there; what it cost is told all the same."""
+    changes = [("samples: 3", "samples: 1"), ("refill: 2", "refill: 0"), ("iterations: 2", "iterations: 1"), ("rounds: 3", "rounds: 2")]
+    assert agentloop(["run", str(write(*changes)), "--out", str(tmp_path / "out"), "--quiet"]) == 0
+    told = entry(tmp_path / "out")
+    assert not told.outputs and told.about["note"] == "no rows to train on in 2 rounds: the adapter stays as it is"
+    assert told.tokens["generated"] > 0 and "trained" not in told.tokens
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("warm_training")
 def test_what_plays_a_round_is_what_the_rounds_before_have_trained(write: Callable[..., Path], tmp_path: Path) -> None:
     """On a real engine: what was sampled has the log-probabilities that the trainer computes, though each round moves the policy."""
     changes = [

@@ -212,6 +212,11 @@ class Rounds:
         trees = (tree for path in paths for tree in read_trees(path))
         return builder.build(trees, settings, stage=self.stage.id, iteration=self.run.iteration, report=report)
 
+    def empty(self) -> list[Round] | None:
+        """All rounds, if every one was played and none made a row; None otherwise."""
+        found = [self.exchange.round(number) for number in range(self.online.rounds)]
+        return [one for one in found if one is not None] if all(one is not None and one.rows is None for one in found) else None
+
     def clear(self) -> None:
         """Remove the adapters of a training that is over; trees and rows stay, for whoever asks what it was trained on."""
         for path in self.exchange.folder.glob("*/adapter"):

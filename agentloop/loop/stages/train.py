@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from agentloop.dataset.store import open_source
 from agentloop.engine.adapter import adapter_version
 from agentloop.engine.base import AdapterVersion
+from agentloop.errors import RunFailed
 from agentloop.loop import references, stores
 from agentloop.loop.context import Context, Outcome, StageRun
 from agentloop.loop.stages.online import Rounds, together
@@ -20,6 +22,7 @@ from agentloop.recipe.train import PolicyTrain, PreferenceTrain, SupervisedTrain
 from agentloop.run.artifact import remove
 from agentloop.run.journal import Output
 from agentloop.trace.hash import content_hash
+from agentloop.training.exchange import Round
 from agentloop.training.job import Trained, TrainingJob
 from agentloop.training.launch import train as launch
 
@@ -72,16 +75,29 @@ async def train_online(run: StageRun, context: Context) -> Outcome:
     }
     job = replace(job, method="online", content=rounds.identity, options=online)
     training = asyncio.ensure_future(_run(job, _work(run, context)))
-    trained, played = await together(training, asyncio.ensure_future(rounds.play_all()))
+    try:
+        trained, played = await together(training, asyncio.ensure_future(rounds.play_all()))
+    except RunFailed:
+        if (empty := rounds.empty()) is None:
+            raise
+        rounds.clear()
+        note = f"no rows to train on in {len(empty)} rounds: the adapter stays as it is"
+        tokens, failures = _total(empty, "tokens"), _total(empty, "failures")
+        return Outcome(tokens=tokens, failures=failures, about={"note": note, "rounds": [dict(one.facts) for one in empty]})
     version, check = await _served(run, context, output)
     rounds.clear()
     facts = [dict(one.facts) for one in played]
     return Outcome(
         {stage.role: _output(context, version, stage.role)},
-        tokens=dict(sum((Counter(one["tokens"]) for one in facts), Counter({"trained": trained.total_tokens}))),
-        failures=dict(sum((Counter(one["failures"]) for one in facts), Counter[str]())),
+        tokens=_total(played, "tokens") | {"trained": trained.total_tokens},
+        failures=_total(played, "failures"),
         about={"note": f"{_note(trained)}; {_course(facts)}", "training": _told(trained), "adapter_check": check, "rounds": facts},
     )
+
+
+def _total(rounds: Sequence[Round], name: str) -> dict[str, int]:
+    """The sum over rounds of one of their counts by kind, "tokens" or "failures"."""
+    return dict(sum((Counter(one.facts[name]) for one in rounds), Counter[str]()))
 
 
 def _course(rounds: list[dict[str, Any]]) -> str:
@@ -157,6 +173,8 @@ def _job(stage: Train, run: StageRun, context: Context, rows: list[Path], output
         max_grad_norm=stage.max_grad_norm,
         seed=context.recipe.seed + run.iteration,
         processes=stage.processes,
+        distribution=stage.distribution,
+        quantise=stage.quantise,
         checkpoint_every=stage.checkpoint_every,
         content=_content(run, context),
         options=policy_options(stage, run, context, stored) if isinstance(stage, PolicyTrain) else _options(stage, at),
