@@ -42,7 +42,15 @@ LIGHT = [
     "agentloop.cli.main",
     "agentloop.cli.run",
 ]
-PUBLIC = ["agentloop.environment.base", "agentloop.environment.tools", "agentloop.errors", "agentloop.evaluation.math"]
+PUBLIC = [
+    "agentloop.environment.base",
+    "agentloop.environment.failure",
+    "agentloop.environment.json_schema",
+    "agentloop.environment.mcp_tools",
+    "agentloop.environment.tools",
+    "agentloop.errors",
+    "agentloop.evaluation.math",
+]
 HEAVY = ["torch", "transformers", "vllm", "trl", "peft", "datasets"]
 
 
