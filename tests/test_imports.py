@@ -45,6 +45,8 @@ LIGHT = [
 PUBLIC = [
     "agentloop.environment.base",
     "agentloop.environment.failure",
+    "agentloop.environment.json_schema",
+    "agentloop.environment.mcp_tools",
     "agentloop.environment.tools",
     "agentloop.errors",
     "agentloop.evaluation.math",

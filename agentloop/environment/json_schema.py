@@ -19,6 +19,8 @@ import pydantic
 from agentloop.environment.signatures import ToolSchema
 from agentloop.errors import Mistake
 
+__all__ = ["ToolSchema", "describe_schema"]
+
 _TYPES: dict[str, Any] = {
     "string": str,
     "integer": int,

@@ -25,7 +25,7 @@ class Echo(gymnasium.Env):
 
     def __init__(self, words=("apple", "pear"), shout=False):
         self.words, self.shout = words, shout
-        self.observation_space = spaces.Dict({"say": spaces.Text(20), "left": spaces.Box(0, 9, (1,), int)})
+        self.observation_space = spaces.Dict({"say": spaces.Text(20), "left": spaces.Discrete(9)})
         self.action_space = spaces.Text(20)
 
     def reset(self, *, seed=None, options=None):
@@ -40,7 +40,7 @@ class Echo(gymnasium.Env):
         return self._see(), float(right), right, self.left == 0, {"word": self.word}
 
     def _see(self):
-        return {"say": self.word, "left": [self.left]}
+        return {"say": self.word, "left": self.left}
 
 
 gymnasium.register("Echo-v0", Echo)
@@ -99,7 +99,7 @@ def test_a_users_module_registers_text_in_and_text_out(tmp_path: Path, monkeypat
     assert echo.system_prompt() == "Shout it back." and echo.actions() is None
     seen = echo.reset(echo.tasks("train")[0])
     word = seen.splitlines()[0].removeprefix("say: ")
-    assert seen == f"say: {word}\nleft: [3]" and word in ("apple", "pear")
+    assert seen == f"say: {word}\nleft: 3" and word in ("apple", "pear")
     assert echo.step("!").observation.startswith("An action is text of 1 to 20 of the characters")
     assert echo.step(word).reward == 0.0
     said = echo.step(word.upper())
