@@ -1,8 +1,8 @@
-"""Policy gradients on the tiny policy: held-out success before and after, at equal environment steps, for GRPO, SPEAR and its ablations.
+"""GRPO, DPO, SPEAR and SPEAR's ablations on the tiny policy: held-out success before and after, at equal environment steps.
 
     python -m benchmarks.policy_gradients --work runs/policy --out benchmarks/results/policy_gradients.json
 
-Runs `recipes/grpo.yaml` and `recipes/spear.yaml` as they are but for the sizes, the world (the tiny policy in the terse calculator) and,
+Runs `grpo.yaml`, `dpo.yaml` and `spear.yaml` of `recipes` as they are but for sizes, world (the tiny policy in the terse calculator) and,
 for SPEAR, schedules as long as the run. Every method samples the same tasks as often in every iteration; what they do with the episodes
 differs. Measured are the untrained policy and each method's last adapter on the test split, at the sampling temperature, all seeds pooled:
 intervals at 95 %, clustered by task, differences paired by task. A run goes on where it stopped, so the same command, called again, does
@@ -33,6 +33,7 @@ RECIPES = Path(__file__).parents[1] / "recipes"
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "grpo": ("grpo", {}),
     "dr-grpo": ("grpo", {"stages.rows.normalise": "false", "stages.train.aggregate": "constant"}),
+    "dpo": ("dpo", {}),
     "spear": ("spear", {}),
     "spear, no recalibration": ("spear", {"stages.train.replay.recalibrate": "false"}),
     "spear, no warm-up": ("spear", {"stages.train.imitation": 1}),
@@ -53,8 +54,9 @@ class Sizes:
         tasks: Tasks an iteration.
         samples: Episodes of each.
         learning_rate: Of AdamW on the adapter.
-        epochs: Passes over the rows of an iteration.
+        epochs: Passes over the rows of an iteration; DPO, which has a batch of pairs, makes `updates`.
         batch: Rows an update.
+        pairs, updates: Pairs an update of DPO, and updates an iteration.
         replay: B, the most rows that SPEAR replays at once.
         dev, test: Tasks of the measurements, each played twice.
     """
@@ -65,6 +67,8 @@ class Sizes:
     learning_rate: float = 1.0e-3
     epochs: float = 1.0
     batch: int = 64
+    pairs: int = 32
+    updates: int = 8
     replay: int = 64
     dev: int = 60
     test: int = 150
@@ -88,14 +92,18 @@ def overrides(method: str, seed: int, sizes: Sizes) -> list[str]:
         "stages.trees.tasks": sizes.tasks,
         "stages.trees.samples": sizes.samples,
         "stages.trees.max_tokens": 24,
+        "stages.trees.temperature": 1,
         "stages.train.learning_rate": sizes.learning_rate,
-        "stages.train.epochs": sizes.epochs,
-        "stages.train.batch_size": sizes.batch,
         "stages.dev.tasks": sizes.dev,
         "stages.dev.temperature": 1,
         "stages.dev.max_tokens": 24,
         "final": "[" + ", ".join(f"{{{stage}}}" for stage in final) + "]",
     }
+    if recipe == "dpo":
+        changes |= {"stages.rows.size": sizes.pairs * sizes.updates, "stages.rows.pairs": sizes.samples // 2}
+        changes |= {"stages.train.updates": sizes.updates, "stages.train.batch_size": sizes.pairs, "stages.gate.keep": "last"}
+    else:
+        changes |= {"stages.train.epochs": sizes.epochs, "stages.train.batch_size": sizes.batch}
     if recipe == "spear":
         ramp = f"over: {sizes.iterations - 1}"
         changes |= {
