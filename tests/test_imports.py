@@ -42,7 +42,13 @@ LIGHT = [
     "agentloop.cli.main",
     "agentloop.cli.run",
 ]
-PUBLIC = ["agentloop.environment.base", "agentloop.environment.tools", "agentloop.errors", "agentloop.evaluation.math"]
+PUBLIC = [
+    "agentloop.environment.base",
+    "agentloop.environment.sandbox",
+    "agentloop.environment.tools",
+    "agentloop.errors",
+    "agentloop.evaluation.math",
+]
 HEAVY = ["torch", "transformers", "vllm", "trl", "peft", "datasets"]
 
 
