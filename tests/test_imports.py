@@ -47,6 +47,7 @@ PUBLIC = [
     "agentloop.environment.failure",
     "agentloop.environment.json_schema",
     "agentloop.environment.mcp_tools",
+    "agentloop.environment.sandbox",
     "agentloop.environment.tools",
     "agentloop.errors",
     "agentloop.evaluation.math",

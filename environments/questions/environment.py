@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 from agentloop.environment.base import SPLITS, Split
+from agentloop.environment.sandbox import Protection
 
 from .data import FORMATS, Source
-from .dialogue import PROMPT, Dialogue
+from .dialogue import Computing, Dialogue
 
 
 class Questions(Dialogue):
@@ -28,9 +29,11 @@ class Questions(Dialogue):
         splits: dict[Split, str] | None = None,
         config: str = "",
         revision: str = "",
-        prompt: str = PROMPT,
+        prompt: str = "",
         attempts: int = 1,
         tool: Literal["none", "python"] = "none",
+        programs: int = 4,
+        unprotected: tuple[Protection, ...] = (),
     ) -> None:
         """Say where the questions are.
 
@@ -43,9 +46,11 @@ class Questions(Dialogue):
                 three, and elsewhere train is shared between train and dev, and test is test.
             config: Configuration of a data set on the hub.
             revision: Commit or tag on the hub.
-            prompt: The system prompt.
+            prompt: The system prompt; "" is that of the mathematical benchmarks, with or without a tool.
             attempts: Answers that may be given; after a wrong one, the environment says so.
-            tool: "none"; "python" is refused until there is a sandbox.
+            tool: "none", or "python" for programs that are run in a sandbox.
+            programs: With a tool, messages with programs that are run in an episode.
+            unprotected: Protections of the sandbox that this machine may lack.
         """
         fields = (answer,) if isinstance(answer, str) else tuple(answer)
         if not fields:
@@ -63,10 +68,10 @@ class Questions(Dialogue):
             given=True,
         )
         self._prompt = prompt
-        super().__init__(source, attempts, tool)
+        super().__init__(source, attempts, Computing(tool, programs, unprotected))
 
     def system_prompt(self) -> str:
-        return self._prompt
+        return self._prompt or super().system_prompt()
 
 
 def _usual_splits(data: str) -> dict[Split, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,30 @@ def test_with_attempts_a_wrong_answer_is_told_and_another_may_follow(data: Path)
     assert (again.reward, again.done, again.observation) == (0.0, True, "")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the sandbox is refused")
+def test_with_python_the_model_computes_sees_what_is_printed_and_goes_on(data: Path) -> None:
+    environment = find("gsm8k").make(tool="python", programs=3, unprotected=["files"])  # a container may lack that
+    task = environment.tasks("test")[0]
+    assert "```python" in environment.system_prompt() and "boxed" in environment.system_prompt()
+    environment.reset(task)
+    first = environment.step("Let us see.\n```python\neggs = 2000 + 5\n```\nSo it is \\boxed{2005}.")
+    assert first.observation == "```output\n(nothing was printed)\n```", "an answer beside a program is none: its output was not seen"
+    assert not first.done and first.reward == 0.0
+    second = environment.step("```python\nprint(eggs)\n```\n```output\n1\n```\n```python\neggs / 0\n```\n```python\n1\n```")
+    assert (
+        second.observation.startswith("```output\n2005\n  line 1: eggs / 0\nZeroDivisionError")
+        and "1 more program was not run" in second.observation
+    )
+    assert second.info["endings"] == ["finished", "raised"]
+    third = environment.step('<tool_call>{"name": "python", "arguments": {"code": "import sympy; sympy.factorint(eggs)"}}</tool_call>')
+    assert "{5: 1, 401: 1}" in third.observation and "last program" in third.observation
+    last = environment.step("```python\neggs\n```\nIt is \\boxed{2005}.")
+    assert (last.reward, last.done) == (1.0, True)
+    environment.reset(task)
+    assert "NameError" in environment.step("```python\neggs\n```").observation, "an episode begins with nothing"
+    environment.close()
+
+
 def test_any_file_of_questions_and_answers_will_do(data: Path) -> None:
     rows = [{"a": f"{number}", "context": "Add one.", "q": f"What is {number} + 1?", "right": number + 1} for number in range(60)]
     write(data, "mine", rows)
@@ -141,7 +166,8 @@ def test_csv_and_snapshots_of_the_hub_are_read_too(data: Path) -> None:
 @pytest.mark.parametrize(
     ("id", "options", "told"),
     [
-        ("gsm8k", {"tool": "python"}, ["tool: python needs a sandbox"]),
+        ("gsm8k", {"tool": "python", "programs": 0}, ["programs is at least 1", "leave tool out"]),
+        ("gsm8k", {"tool": "python", "unprotected": ["file"]}, ["unprotected", "'files'"]),
         ("gsm8k", {"tool": "bash"}, ["tool", "'python'"]),
         ("gsm8k", {"attempts": 0}, ["attempts is at least 1"]),
         ("gsm8k", {"data": "./gsm9k"}, ["no data of benchmark 'gsm8k'", "gsm9k", "did you mean 'gsm8k'?"]),
