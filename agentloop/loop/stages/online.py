@@ -36,6 +36,7 @@ from agentloop.recipe.online import Online
 from agentloop.recipe.schedule import Scheduled
 from agentloop.recipe.train import PolicyTrain
 from agentloop.sampling.choice import fresh_tasks
+from agentloop.sampling.seed import derive
 from agentloop.trace.hash import content_hash
 from agentloop.trace.store import read_trees
 from agentloop.training.exchange import Exchange, Round
@@ -181,9 +182,7 @@ class Rounds:
             first, last = played, None if missing is None else played + missing
 
             def choose(tasks: Sequence[Task], count: int | None, first: int = first, last: int | None = last) -> list[Task]:
-                hand = None if count is None else count * (self.online.refill + 1)
-                place = self.run.iteration * self.online.rounds + number
-                return fresh_tasks(tasks, hand, seed=self.context.recipe.seed, iteration=place)[first:last]
+                return self._in_order(tasks, count, number)[first:last]
 
             path = self.exchange.place(number) / f"trees-{wave}.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -201,6 +200,16 @@ class Rounds:
             if missing <= 0:
                 break
         return waves, paths
+
+    def _in_order(self, tasks: Sequence[Task], count: int | None, number: int) -> list[Task]:
+        """A round's tasks, other ones every round, and behind them all others, in an order of the round's own, to refill from."""
+        seed, place = self.context.recipe.seed, self.run.iteration * self.online.rounds + number
+        own = fresh_tasks(tasks, count, seed=seed, iteration=place)
+        if not self.online.refill:
+            return own
+        names = {task.id for task in own}
+        others = [task for task in tasks if task.id not in names]
+        return own + sorted(others, key=lambda task: derive(seed, "refill", place, task.id))
 
     def _rows(self, number: int, paths: Sequence[Path], report: BuildReport) -> Any:
         """What the round's trees are as rows."""
