@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def findings_of(path: Path) -> dict[str, Finding]:
     return {finding.name: finding for finding in asyncio.run(collect())}
 
 
-@pytest.mark.parametrize(("name", "most_lines"), [("guess.py", 30), ("sums.py", 20), ("powers.py", 32)])
+@pytest.mark.parametrize(("name", "most_lines"), [("guess.py", 30), ("sums.py", 20)])
 def test_the_examples_are_short_and_keep_the_protocol(tmp_path: Path, name: str, most_lines: int) -> None:
     path = write_example(name, tmp_path)
     assert len(path.read_text().splitlines()) < most_lines
@@ -54,6 +55,18 @@ def test_the_sums_are_worked_out_with_the_tool_and_show_the_prompt_of_the_page(t
     assert sums.step("add(100, 700)").observation == "800"
     assert sums.step("801").reward == 0.0
     assert sums.step("800").reward == 1.0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the sandbox is refused")
+def test_the_powers_are_computed_in_the_sandbox(tmp_path: Path) -> None:
+    powers = find(str(write_example("powers.py", tmp_path))).make()
+    try:
+        task = powers.tasks("train")[0]
+        assert powers.reset(task) == "What are the last three digits of 7 to the power of 10?"
+        assert powers.step('python("power = pow(7, 10, 1000)\\nprint(power)")').observation == "249"
+        assert powers.step("249").reward == 1.0
+    finally:
+        powers.close()
 
 
 def test_the_tables_of_the_page_are_complete() -> None:

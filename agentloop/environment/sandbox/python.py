@@ -72,6 +72,8 @@ class Sandbox:
         self._started()
 
     def _started(self) -> _Session:
+        if os.name == "nt":
+            raise Mistake("a sandbox needs Linux, or macOS, which has few of its protections; on Windows use WSL")
         if self._session is None:
             self._session = _Session(self.limits, self._preload, self._unprotected)
             self.missing = self._session.missing
