@@ -6,7 +6,8 @@ draws afresh. Told so whatever it said, such a player is right equally often on 
 that were not trained to improve on themselves. Behind a wrong answer it is right less often than at first.
 
 The policy falls short of the player: right in 26 % of first answers and 5 % of fifth ones (docs/methods/rise.md), so 300 steps are too few
-for what comes after the first answer. It is made once in about two CPU minutes and kept in the cache. It has seen random problems, whatever their split, like the tiny policy.
+for what comes after the first answer. It is made once in about two CPU minutes and kept in the cache. It has seen random problems,
+whatever their split, like the tiny policy.
 """
 
 from __future__ import annotations
