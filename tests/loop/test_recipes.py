@@ -184,7 +184,9 @@ def test_rise_trains_on_each_attempt_behind_those_before_it(toy_model: Path, tmp
     }
     out = run_changed("rise", tmp_path, changes)
     for iteration in range(ITERATIONS):
-        trees = trees_of(out, iteration, "tries") | trees_of(out, iteration, "improved")
+        tries = trees_of(out, iteration, "tries")
+        assert [len(list(tree.leaves())) for tree in tries.values()] == [1] * 8, "one answer of the present model a turn, as published"
+        trees = tries | trees_of(out, iteration, "improved")
         rows = rows_of(out, iteration)
         assert {row.reward for row in rows} >= {0.0, 1.0}, "wrong attempts are trained on too"
         for row in rows:
