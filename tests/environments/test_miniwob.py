@@ -71,7 +71,10 @@ def browsers() -> list[psutil.Process]:
 
 
 def folders() -> set[Path]:
-    return set(Path(tempfile.gettempdir()).glob("agentloop-browser-*"))
+    """The folders of browsers whose owner is this process, or is no more; those of tests that run beside this one are not ours."""
+    found = Path(tempfile.gettempdir()).glob("agentloop-browser-*")
+    owners = {path: int(path.name.split("-")[2]) for path in found}
+    return {path for path, owner in owners.items() if owner == psutil.Process().pid or not psutil.pid_exists(owner)}
 
 
 def test_the_types_are_those_of_the_package_that_run_from_files(environment: Environment) -> None:
