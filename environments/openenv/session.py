@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack, suppress
-from typing import Any
+from typing import Any, Literal
 
 from agentloop.environment.failure import EnvironmentFailure
 from agentloop.errors import Mistake
@@ -99,9 +99,8 @@ class Session:
     def _connect(self) -> Any:
         from websockets.sync.client import connect
 
-        proxy = None if _is_local(self.url) else True
-        limits = {"open_timeout": self._timeout, "close_timeout": 5.0, "max_size": _LARGEST}
-        opening = connect(self._socket_url, proxy=proxy, **limits)  # type: ignore[arg-type]
+        proxy: Literal[True] | None = None if _is_local(self.url) else True
+        opening = connect(self._socket_url, open_timeout=self._timeout, close_timeout=5, max_size=_LARGEST, proxy=proxy)
         return self._held.enter_context(opening)
 
     def _raise(self, kind: str, data: dict[str, Any]) -> None:

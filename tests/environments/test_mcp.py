@@ -109,6 +109,7 @@ def notes(tmp_path: Path) -> tuple[str, str]:
 
 async def test_a_servers_tools_are_shown_called_and_refused_beside_methods(notes: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "never passed on")
+    others = set(psutil.Process().children(recursive=True))  # what other tests share, a vLLM server for example
     async with EnvironmentPool(find(notes[0]), {"server": notes[1], "timeout": 2.0}, concurrency=1) as pool:
         async with pool.instance() as player:
             assert await player.reset(Task("train")) == "Begin."
@@ -140,7 +141,7 @@ async def test_a_servers_tools_are_shown_called_and_refused_beside_methods(notes
             await player.reset(Task("train"))
             assert (await player.step('add_note("milk")')).observation == "1 notes, marked None", "a dead server is replaced"
         assert pool.failures == {"environment.step": 1, "environment.timeout": 1} and pool.created == 3
-    assert psutil.Process().children(recursive=True) == []
+    assert set(psutil.Process().children(recursive=True)) <= others
 
 
 @pytest.fixture

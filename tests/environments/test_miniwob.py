@@ -105,8 +105,8 @@ def test_a_scripted_agent_solves_forty_types(environment: Environment) -> None:
 @needs_browser
 @pytest.mark.slow
 def test_every_page_begins_and_looks_the_same_again(environment: Environment) -> None:
-    """All 125 types, in a used browser; the price that the clock moves after some time, too."""
-    for task in environment.tasks("test")[:125]:
+    """A third of the 125 types, in a used browser; the price that the clock moves after some time, too."""
+    for task in environment.tasks("test")[:125:3]:
         first = environment.reset(task)
         assert first.startswith("Task: ") and re.search(r"\n *\[\d", first), (task.id, first)
         assert environment.reset(task) == first, task.id
@@ -197,7 +197,7 @@ def test_many_episodes_leave_no_process_socket_or_file() -> None:
 
     async def run() -> list[Finding]:
         async with EnvironmentPool(find("miniwob"), {"types": types}, concurrency=2) as pool:
-            tasks = (await pool.tasks("train"))[:60]
+            tasks = (await pool.tasks("train"))[:40]
 
             async def episode(task: Task) -> float:
                 async with pool.instance() as player:

@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,12 +97,14 @@ def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(write: Callable
     """The same episodes, rows, adapters after each round, and result, and nothing but these."""
     recipe = write()
     whole, out = tmp_path / "whole", tmp_path / "killed"
+    began_at = time.monotonic()
     assert warm.run(recipe, whole).wait(timeout=300) == 0, warm.log(whole).read_text()
+    took = time.monotonic() - began_at
     moments, kills = random.Random(2), 0
     while kills < 6:
         process = warm.run(recipe, out)
         try:
-            process.wait(timeout=moments.uniform(2.0, 9.0))
+            process.wait(timeout=moments.uniform(0.2, 0.8) * took)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(timeout=30)
